@@ -1,0 +1,284 @@
+// Package store holds every SQL statement of the brain and the row types they fill.
+package store
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/jackc/pgx/v5/stdlib"
+
+	"github.com/z4j-go/z4j/internal/audit"
+)
+
+// What a caller can tell apart; every other error is the database's.
+var (
+	ErrNotFound      = errors.New("not found")
+	ErrConflict      = errors.New("already exists")
+	ErrFutureSchema  = errors.New("the database belongs to a newer z4j-brain")
+	ErrForeignSecret = errors.New("the database belongs to another Z4J_SECRET")
+	ErrNoSchema      = errors.New("the database has no z4j tables")
+	errUnrecorded    = errors.New("store: a change must be recorded in the audit log")
+)
+
+// Secrets are the keys that the store itself needs; none of them is ever stored.
+type Secrets struct {
+	Master          []byte   // Z4J_SECRET; the database keeps its fingerprint
+	PreviousMasters [][]byte // Z4J_PREVIOUS_SECRETS
+	Audit           []byte   // Z4J_AUDIT_SECRET
+	PreviousAudit   [][]byte // Z4J_AUDIT_SECRETS_PREVIOUS
+}
+
+// Options say which database to open and how.
+type Options struct {
+	URL string // "postgres://…" or "sqlite:PATH"
+	Log *slog.Logger
+	Now func() time.Time
+
+	// Migrate brings the schema up to date, under a lock. Without it an older or missing schema is refused.
+	Migrate bool
+
+	// Secrets is asked once, under the migration lock, before anything is written. empty says that the database
+	// has no table of ours; only then may the callee mint new secrets.
+	Secrets func(ctx context.Context, empty bool) (Secrets, error)
+}
+
+// Store reads and writes the brain's database, Postgres or SQLite.
+type Store struct {
+	read    *sql.DB // many connections
+	write   *sql.DB // on SQLite exactly one; on Postgres the pool of audited changes
+	dialect dialect
+	pool    *pgxpool.Pool // Postgres only: reads, COPY, ingest
+	audited *pgxpool.Pool // Postgres only: behind write
+	log     *slog.Logger
+	now     func() time.Time
+	path    string // SQLite only: the file
+
+	chain chain // the audit chain as this process knows it: audit.go
+
+	partitions sync.Map // Postgres only: days (YYYY_MM_DD) whose partition of events is known to be there
+}
+
+// Tx is a Store bound to one transaction of audited changes.
+type Tx struct {
+	*sql.Tx
+	store   *Store
+	now     Time
+	entries []audit.Entry
+}
+
+// Now is the transaction's one time.
+func (tx *Tx) Now() Time { return tx.now }
+
+// Record puts e into the audit log when the transaction commits. Every Update needs at least one.
+func (tx *Tx) Record(e audit.Entry) { tx.entries = append(tx.entries, e) }
+
+// dialect is the complete list of fragments that differ between the two databases.
+type dialect struct {
+	name       string
+	skipLocked string // claims rows without waiting
+	forUpdate  string // locks the rows that a SELECT finds until the end of the transaction
+}
+
+var (
+	postgresDialect = dialect{name: "postgres", skipLocked: " FOR UPDATE SKIP LOCKED", forUpdate: " FOR UPDATE"}
+	sqliteDialect   = dialect{name: "sqlite"} // its write transactions are exclusive already
+)
+
+// Open connects to o.URL, migrates it when asked to, and checks that the secrets are the database's own.
+func Open(ctx context.Context, o Options) (*Store, error) {
+	s := &Store{log: o.Log, now: o.Now}
+	if s.log == nil {
+		s.log = slog.New(slog.DiscardHandler)
+	}
+	if s.now == nil {
+		s.now = time.Now
+	}
+	var err error
+	if path, ok := strings.CutPrefix(o.URL, "sqlite:"); ok {
+		err = s.openSQLite(ctx, path)
+	} else {
+		err = s.openPostgres(ctx, o.URL)
+	}
+	if err == nil {
+		err = s.prepare(ctx, o)
+	}
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("open database: %w", err), s.Close())
+	}
+	return s, nil
+}
+
+// Timeouts of a Postgres session, in milliseconds: a query that an index serves takes a hundredth of these.
+const (
+	statementTimeout = "10000"
+	lockTimeout      = "3000"
+	idleInTxTimeout  = "30000"
+)
+
+const (
+	readConns    = 12 // reads of the API and ingest's two writers
+	auditedConns = 8  // spec: reads and ingest never wait behind the chain
+	sqliteReads  = 8
+)
+
+func (s *Store) openPostgres(ctx context.Context, url string) (err error) {
+	s.dialect = postgresDialect
+	if s.pool, err = newPool(ctx, url, readConns); err != nil {
+		return err
+	}
+	if s.audited, err = newPool(ctx, url, auditedConns); err != nil {
+		return err
+	}
+	s.read = stdlib.OpenDBFromPool(s.pool)
+	s.write = stdlib.OpenDBFromPool(s.audited)
+	return s.read.PingContext(ctx)
+}
+
+func newPool(ctx context.Context, url string, conns int32) (*pgxpool.Pool, error) {
+	c, err := pgxpool.ParseConfig(url)
+	if err != nil {
+		return nil, errors.New("the Postgres URL cannot be read") // the driver's error quotes the URL, password included
+	}
+	c.MaxConns = conns
+	c.ConnConfig.ConnectTimeout = 10 * time.Second
+	c.ConnConfig.StatementCacheCapacity = 128 // statements; ours are constant texts, so this is all of them
+	p := c.ConnConfig.RuntimeParams
+	p["application_name"] = "z4j-brain"
+	p["timezone"] = "UTC"
+	p["statement_timeout"] = statementTimeout
+	p["lock_timeout"] = lockTimeout
+	p["idle_in_transaction_session_timeout"] = idleInTxTimeout
+	p["synchronous_commit"] = "on" // an answer is only given for what is on the disk
+	return pgxpool.NewWithConfig(ctx, c)
+}
+
+// Dialect names the database: "postgres" or "sqlite".
+func (s *Store) Dialect() string { return s.dialect.name }
+
+// Ping reports whether the database answers.
+func (s *Store) Ping(ctx context.Context) error {
+	var one int
+	return wrap("ping", s.read.QueryRowContext(ctx, `SELECT 1`).Scan(&one))
+}
+
+// Close releases every connection.
+func (s *Store) Close() error {
+	var errs []error
+	for _, db := range []*sql.DB{s.read, s.write} {
+		if db != nil {
+			errs = append(errs, db.Close())
+		}
+	}
+	for _, p := range []*pgxpool.Pool{s.pool, s.audited} {
+		if p != nil {
+			p.Close()
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// Update runs fn in a transaction and commits when fn returns nil and recorded what it did. The entries are numbered
+// and signed last, under the chain's lock.
+func (s *Store) Update(ctx context.Context, fn func(*Tx) error) error {
+	tx, err := s.write.BeginTx(ctx, nil)
+	if err != nil {
+		return wrap("begin", err)
+	}
+	defer tx.Rollback()
+	t := &Tx{Tx: tx, store: s, now: TimeOf(s.now())}
+	if err := fn(t); err != nil {
+		return err
+	}
+	if len(t.entries) == 0 {
+		return errUnrecorded
+	}
+	release, err := s.appendAudit(ctx, t)
+	if err != nil {
+		return err
+	}
+	err = tx.Commit()
+	release(err)
+	return wrap("commit", err)
+}
+
+// transact is Update for what the system does by itself and nobody answers for.
+func (s *Store) transact(ctx context.Context, fn func(*Tx) error) error {
+	tx, err := s.write.BeginTx(ctx, nil)
+	if err != nil {
+		return wrap("begin", err)
+	}
+	defer tx.Rollback()
+	if err := fn(&Tx{Tx: tx, store: s, now: TimeOf(s.now())}); err != nil {
+		return err
+	}
+	return wrap("commit", tx.Commit())
+}
+
+// collect scans every row with scan, which each row type brings along.
+func collect[T any](rows *sql.Rows, err error, scan func(*T) []any) ([]T, error) {
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	out := []T{}
+	for rows.Next() {
+		var v T
+		if err := rows.Scan(scan(&v)...); err != nil {
+			return nil, err
+		}
+		out = append(out, v)
+	}
+	return out, rows.Err()
+}
+
+// wrap turns driver errors into the package's own.
+func wrap(op string, err error) error {
+	if err == nil {
+		return nil
+	}
+	var pg *pgconn.PgError
+	switch {
+	case errors.Is(err, sql.ErrNoRows):
+		err = ErrNotFound
+	case errors.As(err, &pg) && pg.Code == "23505", isSQLiteUnique(err):
+		err = ErrConflict
+	}
+	return fmt.Errorf("%s: %w", op, err)
+}
+
+// where collects conditions and their numbered arguments.
+type where struct {
+	sql  strings.Builder
+	args []any
+}
+
+func (w *where) arg(v any) string {
+	w.args = append(w.args, v)
+	return fmt.Sprintf("$%d", len(w.args))
+}
+
+// and adds cond; every ? in it takes one of vs.
+func (w *where) and(cond string, vs ...any) {
+	if w.sql.Len() == 0 {
+		w.sql.WriteString(" WHERE ")
+	} else {
+		w.sql.WriteString(" AND ")
+	}
+	for _, v := range vs {
+		cond = strings.Replace(cond, "?", w.arg(v), 1)
+	}
+	w.sql.WriteString(cond)
+}
+
+// like makes the pattern "contains text" with the wildcards of text escaped by a backslash, for LIKE … ESCAPE '\'.
+func like(text string) string {
+	return "%" + strings.NewReplacer(`\`, `\\`, `%`, `\%`, `_`, `\_`).Replace(text) + "%"
+}
