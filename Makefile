@@ -1,0 +1,65 @@
+# What can be done with this tree. `make` lists it.
+
+GO ?= go
+PYTHON ?= python3
+VERSION ?= $(shell git describe --tags --always --dirty --match 'v*' 2>/dev/null || echo dev)
+PKG ?= ./...
+BENCH ?= .
+FUZZTIME ?= 20s
+AGENTS ?= 1.13.0 1.6.7
+DATABASES ?= sqlite postgres
+GOLANGCI ?= v2.15.0
+
+# Downloads that tests need live outside the tree, so that `git clean` costs nothing.
+CACHE := $(shell sh scripts/cache-dir.sh)
+export Z4J_TEST_CACHE = $(CACHE)
+
+.DEFAULT_GOAL := help
+.PHONY: help build run test test-postgres lint bench conformance nightly fuzz image first-light docs-check venvs clean
+
+help: ## list these targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+build: ## build the static bin/z4j-brain
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o bin/z4j-brain ./cmd/z4j-brain
+
+run: build ## build and start the brain on SQLite; prints the set-up URL
+	bin/z4j-brain serve
+
+test: ## every unit, property, store, API, CLI and replay test, with the race detector
+	$(GO) test -race -timeout 20m $(PKG)
+
+test-postgres: ## the tests that use Postgres, on 15 and on 18
+	Z4J_TEST_POSTGRES_MAJOR=15 $(GO) test -count=1 -timeout 20m ./internal/store/...
+	Z4J_TEST_POSTGRES_MAJOR=18 $(GO) test -count=1 -timeout 20m ./internal/store/...
+
+lint: ## formatting, go vet, golangci-lint
+	sh scripts/lint.sh $(GOLANGCI)
+
+bench: ## benchmarks beside the hot code (BENCH=regexp, PKG=package)
+	$(GO) test -run '^$$' -bench '$(BENCH)' -benchmem -timeout 60m $(PKG)
+
+conformance: build venvs ## real Celery workers with published agents against the real binary
+	CONFORMANCE=1 Z4J_AGENTS='$(AGENTS)' Z4J_DATABASES='$(DATABASES)' $(GO) test -count=1 -v -timeout 25m ./conformance
+
+venvs: ## the virtual environments that conformance needs, one per agent version
+	sh scripts/venvs.sh $(AGENTS)
+
+first-light: build venvs ## start, set up, connect a worker, 50 tasks, kill -9, verify: a transcript for both databases
+	sh scripts/first-light.sh sqlite
+	sh scripts/first-light.sh postgres
+
+docs-check: build ## run the README's commands as it says
+	sh scripts/docs-check.sh
+
+image: build ## check what the Dockerfile builds, without a container engine
+	sh scripts/image-check.sh
+
+fuzz: ## every fuzz target for FUZZTIME each
+	sh scripts/fuzz.sh $(FUZZTIME)
+
+nightly: test-postgres bench conformance ## what is too long for CI
+	sh scripts/fuzz.sh 2m
+
+clean: ## remove bin/ (the tests' downloads stay in the cache)
+	rm -rf bin
