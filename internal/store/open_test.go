@@ -1,6 +1,7 @@
 package store_test
 
 import (
+	"errors"
 	"testing"
 	"time"
 
@@ -50,4 +51,12 @@ func TestMeta(t *testing.T) {
 			}
 		}
 	})
+}
+
+// errorIs is errors.Is that takes nil as "no error".
+func errorIs(err, want error) bool {
+	if want == nil {
+		return err == nil
+	}
+	return errors.Is(err, want)
 }

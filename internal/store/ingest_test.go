@@ -1,0 +1,92 @@
+package store_test
+
+import (
+	"testing"
+	"time"
+
+	"github.com/z4j-go/z4j/internal/id"
+	"github.com/z4j-go/z4j/internal/store"
+	"github.com/z4j-go/z4j/internal/store/storetest"
+)
+
+func TestIngestWritesAndReadsBack(t *testing.T) {
+	storetest.Each(t, func(t *testing.T, s *store.Store) {
+		now := time.Date(2026, 3, 2, 8, 0, 0, 123456000, time.UTC).UnixMicro()
+		project := id.New(time.UnixMicro(now))
+		ref := func(n byte) store.TaskRef { return store.TaskRef{Project: project, Engine: "celery", Key: id.ID{n}} }
+		refs := []store.TaskRef{ref(1), ref(2), ref(3)}
+
+		first := store.TaskRow{
+			TaskRef: ref(2), ID: id.At(now), Created: now, Updated: now, LastAt: now, Received: now, WaitUS: -1, RuntimeUS: -1,
+			State: 2, TaskID: "two", Name: "pub.export", Queue: "slow", Args: []byte(`[7205759403792793601]`), Marks: []byte{1, 2, 3},
+		}
+		event := store.EventRow{
+			Project: project, ID: id.ID{9}, Agent: project, HasTask: true, TaskKey: ref(2).Key, Occurred: now, Received: now,
+			Engine: "celery", TaskID: "two", Kind: "task.received", Worker: "w", Payload: []byte(`{}`),
+		}
+		rollups := []store.RollupDelta{{Project: project, Minute: now - now%60e6, Measure: 1, Name: "pub.export", Count: 1, Sum: 5}}
+		write := func(w *store.IngestWrites) {
+			t.Helper()
+			err := s.Ingest(t.Context(), func(tx *store.IngestTx) error {
+				if _, err := tx.Tasks(t.Context(), refs); err != nil {
+					return err
+				}
+				return tx.Write(t.Context(), w)
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+		w := &store.IngestWrites{
+			Events: []store.EventRow{event, event}, NewTasks: []store.TaskRow{first}, Rollups: rollups,
+			Attempts: []store.AttemptRow{{TaskRef: ref(2), Number: 1, State: 4, Started: now, WaitUS: 0, RuntimeUS: 7, Retries: -1, Payload: store.Payload{Result: []byte(`3`)}}},
+			Workers:  []store.WorkerTouch{{Project: project, Engine: "celery", Name: "w", Seen: now}},
+			Queues:   []store.QueueTouch{{Project: project, Engine: "celery", Name: "slow", Seen: now}},
+		}
+		write(w)
+		if w.AcceptedEvents != 1 {
+			t.Errorf("accepted %d events, want 1 of two equal ones", w.AcceptedEvents)
+		}
+		changed := first
+		changed.State, changed.Args, changed.Marks = 4, nil, []byte{4}
+		write(&store.IngestWrites{
+			ChangedTasks: []store.TaskRow{changed}, Rollups: rollups,
+			Attempts: []store.AttemptRow{{TaskRef: ref(2), Number: 1, State: 5, Started: now, WaitUS: -1, RuntimeUS: -1, Retries: 2, KeepPayload: true}},
+			Payloads: []store.MarkPayload{{TaskRef: ref(2), Mark: []byte{1}, Payload: []byte(`{}`)}, {TaskRef: ref(2), Mark: []byte{2}}},
+			Workers:  []store.WorkerTouch{{Project: project, Engine: "celery", Name: "w", Seen: now + 1, Stopped: true}},
+		})
+		err := s.Ingest(t.Context(), func(tx *store.IngestTx) error {
+			got, err := tx.Tasks(t.Context(), refs)
+			if err != nil {
+				return err
+			}
+			if got[0].Marks != nil || got[2].Marks != nil {
+				t.Errorf("rows that aren't there: %+v", got)
+			}
+			if g := got[1]; string(g.Marks) != "\x04" || g.Name != "pub.export" || g.Queue != "slow" || g.Created != now || g.ID != first.ID {
+				t.Errorf("task: %+v", g)
+			}
+			return tx.Write(t.Context(), &store.IngestWrites{})
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	})
+}
+
+func TestIngestTellsThatAnotherBrainWasFirst(t *testing.T) {
+	storetest.Each(t, func(t *testing.T, s *store.Store) {
+		row := store.TaskRow{TaskRef: store.TaskRef{Engine: "rq", Key: id.ID{1}}, ID: id.ID{2}, Created: 1, Updated: 1, LastAt: 1, WaitUS: -1, RuntimeUS: -1, TaskID: "x", Marks: []byte{}}
+		for i, want := range []error{nil, store.ErrConflict} {
+			err := s.Ingest(t.Context(), func(tx *store.IngestTx) error {
+				return tx.Write(t.Context(), &store.IngestWrites{NewTasks: []store.TaskRow{row}})
+			})
+			if !errorIs(err, want) {
+				t.Errorf("insert %d: %v, want %v", i+1, err, want)
+			}
+		}
+		if err := s.Ping(t.Context()); err != nil {
+			t.Error(err)
+		}
+	})
+}
