@@ -11,9 +11,11 @@ import (
 
 // Session is what a connection knows of its agent process; its frames share it and nobody changes it.
 type Session struct {
+	ID             string // session_id of hello_ack
 	Project        id.ID
 	Agent          id.ID
-	WorkerID       string   // of the agent process, as hello names it; "" for none
+	HasWorkerID    bool     // false: the slot of agents that name no worker_id
+	WorkerID       string   // of the agent process, as hello names it
 	Engines        []string // of hello
 	ProcessStarted int64    // µs: worker_started_at of hello, else the time of the connection's first frame
 }

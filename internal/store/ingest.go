@@ -113,6 +113,24 @@ type QueueTouch struct {
 	Seen         int64 // µs, receive time
 }
 
+// WorkerBeat is a worker as a heartbeat describes it; nil, "" and -1 are unknown and leave what is stored.
+type WorkerBeat struct {
+	Project, Agent           id.ID
+	Engine, Name             string
+	Seen                     int64 // µs, receive time
+	PID, Concurrency, Active int64
+	Queues, LoadAverage      []byte // JSON lists
+	Metadata                 []byte // JSON
+}
+
+// QueueBeat is a queue's depth as a heartbeat tells it; Pending is -1 for unknown.
+type QueueBeat struct {
+	Project      id.ID
+	Engine, Name string
+	Seen         int64 // µs, receive time
+	Pending      int64
+}
+
 // DeadLetter is what could not be taken, with the reason.
 type DeadLetter struct {
 	Project  id.ID
@@ -139,6 +157,8 @@ type IngestWrites struct {
 	Workers        []WorkerTouch
 	Queues         []QueueTouch
 	DeadLetters    []DeadLetter
+	WorkerBeats    []WorkerBeat
+	QueueBeats     []QueueBeat
 	AcceptedEvents int // filled by Write: rows of Events that were new
 }
 

@@ -33,6 +33,18 @@ const (
 		offset_us = coalesce(excluded.offset_us, workers.offset_us)`
 )
 
+const (
+	// workerBeatAssignments leave what a heartbeat could not tell.
+	workerBeatAssignments = `agent_id = excluded.agent_id, stopped_at = NULL, pid = coalesce(excluded.pid, workers.pid),
+		last_seen_at = CASE WHEN excluded.last_seen_at > workers.last_seen_at THEN excluded.last_seen_at ELSE workers.last_seen_at END,
+		concurrency = coalesce(excluded.concurrency, workers.concurrency), active_tasks = excluded.active_tasks,
+		queues = CASE WHEN excluded.queues = '' THEN workers.queues ELSE excluded.queues END,
+		load_average = coalesce(excluded.load_average, workers.load_average),
+		metadata = CASE WHEN excluded.metadata = '' THEN workers.metadata ELSE excluded.metadata END`
+
+	queueBeatAssignments = `pending_count = excluded.pending_count, pending_at = excluded.pending_at, last_seen_at = excluded.last_seen_at`
+)
+
 // splitAttempts tells rows that are written whole from those whose payload stays.
 func splitAttempts(all []AttemptRow) (whole, touched []*AttemptRow) {
 	for i := range all {

@@ -96,6 +96,19 @@ var (
 		WHERE queues.last_seen_at < excluded.last_seen_at`,
 		[]uint32{oidUUID, oidText, oidText, oidUUID, oidTimestamptz, oidTimestamptz}}
 
+	beatWorkers = statement{"z4j_beat_workers", `
+		INSERT INTO workers (project_id, agent_id, engine, name, id, last_seen_at, created_at, pid, concurrency, active_tasks, queues, load_average, metadata)
+		SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::text[], $5::uuid[], $6::timestamptz[], $7::timestamptz[], $8::bigint[], $9::bigint[],
+			$10::bigint[], $11::text[], $12::text[], $13::text[])
+		ON CONFLICT (project_id, engine, name) DO UPDATE SET ` + workerBeatAssignments,
+		[]uint32{oidUUID, oidUUID, oidText, oidText, oidUUID, oidTimestamptz, oidTimestamptz, oidInt8, oidInt8, oidInt8, oidText, oidText, oidText}}
+
+	beatQueues = statement{"z4j_beat_queues", `
+		INSERT INTO queues (project_id, engine, name, id, last_seen_at, created_at, pending_at, pending_count)
+		SELECT * FROM unnest($1::uuid[], $2::text[], $3::text[], $4::uuid[], $5::timestamptz[], $6::timestamptz[], $7::timestamptz[], $8::bigint[])
+		ON CONFLICT (project_id, engine, name) DO UPDATE SET ` + queueBeatAssignments,
+		[]uint32{oidUUID, oidText, oidText, oidUUID, oidTimestamptz, oidTimestamptz, oidTimestamptz, oidInt8}}
+
 	insertDeadLetters = statement{"z4j_insert_dead_letters", `
 		INSERT INTO dead_letters (project_id, id, agent_id, received_at, frame_id, reason, detail, size, body)
 		SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::timestamptz[], $5::text[], $6::text[], $7::text[], $8::integer[], $9::text[])
@@ -289,6 +302,7 @@ func (tx *IngestTx) writePostgres(ctx context.Context, w *IngestWrites) error {
 	p.rows(&insertDeadLetters, len(w.DeadLetters), func(c []array, i int) { putDeadLetter(c, &w.DeadLetters[i]) })
 	p.rows(&touchQueues, len(w.Queues), func(c []array, i int) { putQueue(c, &w.Queues[i]) })
 	p.rows(&touchWorkers, len(w.Workers), func(c []array, i int) { putWorker(c, &w.Workers[i]) })
+	p.beats(w)
 	hours := byHour(w.Rollups)
 	p.rows(&upsertMinutes, len(w.Rollups), func(c []array, i int) { putRollup(c, &w.Rollups[i]) })
 	p.rows(&upsertHours, len(hours), func(c []array, i int) { putRollup(c, &hours[i]) })
@@ -307,7 +321,7 @@ func (tx *IngestTx) writePostgres(ctx context.Context, w *IngestWrites) error {
 func (tx *IngestTx) prepareWrites(ctx context.Context, w *IngestWrites) error {
 	all := []*statement{
 		&insertEvents, &insertTasks, &updateTasks, &upsertAttempts, &touchAttempts, &deleteAttempts, &upsertPayloads, &deletePayloads,
-		&insertDeadLetters, &touchQueues, &touchWorkers, &upsertMinutes, &upsertHours,
+		&insertDeadLetters, &touchQueues, &touchWorkers, &upsertMinutes, &upsertHours, &beatWorkers, &beatQueues,
 	}
 	if err := tx.prepareAll(ctx, all); err != nil {
 		return err
@@ -345,6 +359,31 @@ func (p *pipeline) payloads(all []MarkPayload) {
 	p.rows(&deletePayloads, len(gone), func(c []array, i int) {
 		putRef(c, gone[i].TaskRef)
 		c[3].bytes(gone[i].Mark)
+	})
+}
+
+func (p *pipeline) beats(w *IngestWrites) {
+	p.rows(&beatQueues, len(w.QueueBeats), func(c []array, i int) {
+		q := &w.QueueBeats[i]
+		putQueue(c, &QueueTouch{Project: q.Project, Engine: q.Engine, Name: q.Name, Seen: q.Seen})
+		c[6].time(q.Seen)
+		c[7].duration(q.Pending)
+	})
+	p.rows(&beatWorkers, len(w.WorkerBeats), func(c []array, i int) {
+		b := &w.WorkerBeats[i]
+		c[0].uuid(b.Project)
+		c[1].uuid(b.Agent)
+		c[2].text(b.Engine)
+		c[3].text(b.Name)
+		c[4].uuid(id.At(b.Seen))
+		c[5].time(b.Seen)
+		c[6].time(b.Seen)
+		c[7].duration(b.PID)
+		c[8].duration(b.Concurrency)
+		c[9].duration(b.Active)
+		c[10].bytes(b.Queues)
+		c[11].bytesOrNull(b.LoadAverage)
+		c[12].bytes(b.Metadata)
 	})
 }
 

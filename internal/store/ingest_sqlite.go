@@ -81,6 +81,11 @@ func (tx *IngestTx) writeSQLite(ctx context.Context, w *IngestWrites) error {
 			return []any{q.Project, q.Engine, q.Name, id.At(q.Seen), q.Seen, q.Seen}
 		}, nil},
 		{"touch workers", touchWorkerSQLite, len(w.Workers), func(i int) []any { return workerArgs(&w.Workers[i]) }, nil},
+		{"beat queues", beatQueueSQLite, len(w.QueueBeats), func(i int) []any {
+			q := &w.QueueBeats[i]
+			return []any{q.Project, q.Engine, q.Name, id.At(q.Seen), q.Seen, q.Seen, q.Seen, nullDuration(q.Pending)}
+		}, nil},
+		{"beat workers", beatWorkerSQLite, len(w.WorkerBeats), func(i int) []any { return beatArgs(&w.WorkerBeats[i]) }, nil},
 		{"rollup minutes", rollupSQLite("rollup_minutes"), len(w.Rollups), func(i int) []any { return rollupArgs(&w.Rollups[i]) }, nil},
 		{"rollup hours", rollupSQLite("rollup_hours"), len(hours), func(i int) []any { return rollupArgs(&hours[i]) }, nil},
 	} {
@@ -139,6 +144,11 @@ var (
 		WHERE queues.last_seen_at < excluded.last_seen_at`
 	touchWorkerSQLite = `INSERT INTO workers (project_id, engine, name, id, last_seen_at, created_at, stopped_at, offset_us)
 		VALUES (` + placeholders(8) + `) ON CONFLICT (project_id, engine, name) DO UPDATE SET ` + workerTouchAssignments
+	beatQueueSQLite = `INSERT INTO queues (project_id, engine, name, id, last_seen_at, created_at, pending_at, pending_count)
+		VALUES (` + placeholders(8) + `) ON CONFLICT (project_id, engine, name) DO UPDATE SET ` + queueBeatAssignments
+	beatWorkerSQLite = `INSERT INTO workers (project_id, agent_id, engine, name, id, last_seen_at, created_at, pid, concurrency, active_tasks, queues,
+			load_average, metadata)
+		VALUES (` + placeholders(13) + `) ON CONFLICT (project_id, engine, name) DO UPDATE SET ` + workerBeatAssignments
 )
 
 func rollupSQLite(table string) string {
@@ -245,6 +255,13 @@ func workerArgs(w *WorkerTouch) []any {
 		offset = *w.Offset
 	}
 	return []any{w.Project, w.Engine, w.Name, id.At(w.Seen), w.Seen, w.Seen, stopped, offset}
+}
+
+func beatArgs(b *WorkerBeat) []any {
+	return []any{
+		b.Project, b.Agent, b.Engine, b.Name, id.At(b.Seen), b.Seen, b.Seen, nullDuration(b.PID), nullDuration(b.Concurrency), nullDuration(b.Active),
+		string(b.Queues), nullJSON(b.LoadAverage), string(b.Metadata),
+	}
 }
 
 func deadLetterArgs(d *DeadLetter) []any {

@@ -54,6 +54,11 @@ func TestIngestWritesAndReadsBack(t *testing.T) {
 			Attempts: []store.AttemptRow{{TaskRef: ref(2), Number: 1, State: 5, Started: now, WaitUS: -1, RuntimeUS: -1, Retries: 2, KeepPayload: true}},
 			Payloads: []store.MarkPayload{{TaskRef: ref(2), Mark: []byte{1}, Payload: []byte(`{}`)}, {TaskRef: ref(2), Mark: []byte{2}}},
 			Workers:  []store.WorkerTouch{{Project: project, Engine: "celery", Name: "w", Seen: now + 1, Stopped: true}},
+			WorkerBeats: []store.WorkerBeat{
+				{Project: project, Agent: id.ID{7}, Engine: "celery", Name: "w", Seen: now + 2, PID: 4711, Concurrency: -1, Active: 0, Queues: []byte(`["slow"]`), Metadata: []byte(`{}`)},
+				{Project: project, Agent: id.ID{7}, Engine: "celery", Name: "x", Seen: now + 2, PID: -1, Concurrency: 4, Active: -1},
+			},
+			QueueBeats: []store.QueueBeat{{Project: project, Engine: "celery", Name: "slow", Seen: now + 2, Pending: 3}, {Project: project, Engine: "celery", Name: "fast", Seen: now + 2, Pending: -1}},
 		})
 		err := s.Ingest(t.Context(), func(tx *store.IngestTx) error {
 			got, err := tx.Tasks(t.Context(), refs)
