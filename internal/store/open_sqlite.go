@@ -3,49 +3,124 @@ package store
 import (
 	"context"
 	"database/sql"
+	"database/sql/driver"
 	"errors"
 	"net/url"
 	"os"
 	"path/filepath"
+	"strconv"
+	"strings"
 	"syscall"
 
-	"modernc.org/sqlite"
-	sqlite3 "modernc.org/sqlite/lib"
+	"github.com/ncruces/go-sqlite3"
+	sqlitedriver "github.com/ncruces/go-sqlite3/driver"
 )
 
 // pragmas of every SQLite connection. synchronous FULL: NORMAL loses acknowledged commits in a power cut.
 var pragmas = []string{
-	"busy_timeout(10000)", "journal_mode(WAL)", "synchronous(FULL)", "foreign_keys(ON)",
-	"cache_size(-65536)", "wal_autocheckpoint(4000)", "temp_store(MEMORY)",
+	"busy_timeout(10000)", "journal_mode(WAL)", "synchronous(FULL)", "foreign_keys(ON)", "wal_autocheckpoint(4000)", "temp_store(MEMORY)",
 }
+
+// Page caches, in KiB: one writer that goes all over the file, readers that follow an index.
+const (
+	writeCache = 32 << 10
+	readCache  = 4 << 10
+)
 
 func (s *Store) openSQLite(ctx context.Context, path string) (err error) {
 	s.dialect = sqliteDialect
 	s.path = path
-	if s.read, err = openSQLiteFile(path, nil); err != nil {
+	if s.write, err = openSQLiteFile(path, "immediate", writeCache); err != nil {
+		return err
+	}
+	s.write.SetMaxOpenConns(1)
+	if s.read, err = openSQLiteFile(path, "deferred", readCache); err != nil {
 		return err
 	}
 	s.read.SetMaxOpenConns(sqliteReads)
 	s.read.SetMaxIdleConns(sqliteReads)
-	if s.write, err = openSQLiteFile(path, url.Values{"_txlock": {"immediate"}}); err != nil {
-		return err
-	}
-	s.write.SetMaxOpenConns(1)
 	return s.write.PingContext(ctx)
 }
 
-func openSQLiteFile(path string, q url.Values) (*sql.DB, error) {
-	if q == nil {
-		q = url.Values{}
+// sqliteDSN is the data source name for path, as SQLite's own URI syntax wants it, so that "#" and "?" are plain letters.
+func sqliteDSN(path, txlock string, cacheKiB int) string {
+	q := url.Values{"_pragma": append([]string{"cache_size(-" + strconv.Itoa(cacheKiB) + ")"}, pragmas...), "_txlock": {txlock}}
+	return "file:" + (&url.URL{Path: path}).EscapedPath() + "?" + q.Encode()
+}
+
+func openSQLiteFile(path, txlock string, cacheKiB int) (*sql.DB, error) {
+	c, err := (&sqlitedriver.SQLite{}).OpenConnector(sqliteDSN(path, txlock, cacheKiB))
+	if err != nil {
+		return nil, err
 	}
-	q["_pragma"] = pragmas
-	u := url.URL{Scheme: "file", Opaque: (&url.URL{Path: path}).EscapedPath(), RawQuery: q.Encode()}
-	return sql.Open("sqlite", u.String())
+	return sql.OpenDB(numbered{c}), nil
+}
+
+// numbered makes $1 in our one text mean SQLite's ?1: to SQLite itself $1 is a name, bound in order of appearance.
+type numbered struct{ driver.Connector }
+
+// Connect opens a connection that rewrites parameters.
+func (n numbered) Connect(ctx context.Context) (driver.Conn, error) {
+	c, err := n.Connector.Connect(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return numberedConn{c}, nil
+}
+
+type numberedConn struct{ driver.Conn }
+
+// PrepareContext prepares query with its parameters rewritten.
+func (c numberedConn) PrepareContext(ctx context.Context, query string) (driver.Stmt, error) {
+	if p, ok := c.Conn.(driver.ConnPrepareContext); ok {
+		return p.PrepareContext(ctx, numberParameters(query))
+	}
+	return c.Prepare(numberParameters(query))
+}
+
+// BeginTx passes the options on.
+func (c numberedConn) BeginTx(ctx context.Context, o driver.TxOptions) (driver.Tx, error) {
+	if b, ok := c.Conn.(driver.ConnBeginTx); ok {
+		return b.BeginTx(ctx, o)
+	}
+	return nil, errors.New("the SQLite driver begins no transactions")
+}
+
+// ExecContext runs scripts of several statements, which have no parameters; the rest is prepared.
+func (c numberedConn) ExecContext(ctx context.Context, query string, args []driver.NamedValue) (driver.Result, error) {
+	e, ok := c.Conn.(driver.ExecerContext)
+	if !ok || len(args) > 0 {
+		return nil, driver.ErrSkip
+	}
+	return e.ExecContext(ctx, query, args)
+}
+
+// numberParameters turns each $N outside of quotes and comments into ?N.
+func numberParameters(q string) string {
+	if !strings.Contains(q, "$") {
+		return q
+	}
+	b := []byte(q)
+	quote := byte(0)
+	for i := 0; i < len(b); i++ {
+		switch c := b[i]; {
+		case quote != 0:
+			if c == quote {
+				quote = 0
+			}
+		case c == '\'' || c == '"':
+			quote = c
+		case c == '-' && i+1 < len(b) && b[i+1] == '-':
+			quote = '\n'
+		case c == '$' && i+1 < len(b) && b[i+1] >= '0' && b[i+1] <= '9':
+			b[i] = '?'
+		}
+	}
+	return string(b)
 }
 
 func isSQLiteUnique(err error) bool {
-	var e *sqlite.Error
-	return errors.As(err, &e) && (e.Code() == sqlite3.SQLITE_CONSTRAINT_UNIQUE || e.Code() == sqlite3.SQLITE_CONSTRAINT_PRIMARYKEY)
+	return errors.Is(err, sqlite3.CONSTRAINT_UNIQUE) || errors.Is(err, sqlite3.CONSTRAINT_PRIMARYKEY)
 }
 
 // lockSQLite holds the lock file beside the database until release is called, so that two processes never migrate at once.

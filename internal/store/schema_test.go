@@ -8,7 +8,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	_ "github.com/jackc/pgx/v5/stdlib"
-	_ "modernc.org/sqlite"
+	_ "github.com/ncruces/go-sqlite3/driver"
 
 	"github.com/z4j-go/z4j/internal/store/storetest"
 )
@@ -22,7 +22,7 @@ func isGlobal(table string) bool {
 }
 
 func TestSchemaParity(t *testing.T) {
-	lite := query(t, "sqlite", sqliteDSN(t), `
+	lite := query(t, "sqlite3", sqliteDSN(t), `
 		SELECT m.name || '.' || c.name || CASE WHEN c."notnull" OR c.pk > 0 THEN '!' ELSE '' END
 		FROM sqlite_master m JOIN pragma_table_info(m.name) c
 		WHERE m.type = 'table' AND m.name NOT LIKE 'sqlite_%' AND m.name <> 'schema_migrations'`)
