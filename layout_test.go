@@ -34,7 +34,7 @@ var mayImport = map[string][]string{
 	"ingest":          {"store", "fold", "wire", "live", "metrics", "redact"},
 	"gateway":         {"store", "wire", "ingest", "auth", "metrics", "live"},
 	"api":             {"store", "auth", "audit", "live", "metrics"},
-	"app":             {"api", "gateway", "ingest", "store", "audit", "auth", "config", "jobs", "live", "metrics", "redact", "fold", "wire"},
+	"app":             {"web", "api", "gateway", "ingest", "store", "audit", "auth", "config", "jobs", "live", "metrics", "redact", "fold", "wire"},
 	"app/apptest":     {"app", "config", "wire", "store", "store/storetest"},
 	"cli":             {"app", "config", "store", "backup", "audit", "auth"},
 }
@@ -130,7 +130,7 @@ func TestPackagesImportOnlyWhatTheArchitectureAllows(t *testing.T) {
 				continue
 			}
 			dep = strings.TrimPrefix(dep, "internal/")
-			if dep != "id" && !slices.Contains(allowed, dep) && !(f.pkg == "app" && dep == "web") {
+			if dep != "id" && !slices.Contains(allowed, dep) {
 				t.Errorf("%s imports %s, got %s -> %s, want one of %q; declare the interface it needs and let app connect the two", f.path, name, f.pkg, dep, allowed)
 			}
 		}

@@ -116,10 +116,7 @@ func start(bin string, who *syscall.Credential) (cluster, error) {
 	if err != nil {
 		return cluster{}, err
 	}
-	opts := "-p " + strconv.Itoa(port) + " -k " + dir
-	for _, o := range options {
-		opts += " -c " + o
-	}
+	opts := "-p " + strconv.Itoa(port) + " -k " + dir + " -c " + strings.Join(options, " -c ")
 	cmd := exec.CommandContext(context.Background(), "/bin/sh", "-c", keeper)
 	cmd.Env = append(os.Environ(), "DIR="+dir, "BIN="+bin, "OPTIONS="+opts, "HOME="+dir, "LC_ALL=C", "TZ=UTC")
 	cmd.Dir = "/"
