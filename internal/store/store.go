@@ -85,10 +85,11 @@ type dialect struct {
 	name       string
 	skipLocked string // claims rows without waiting
 	forUpdate  string // locks the rows that a SELECT finds until the end of the transaction
+	byteOrder  string // follows a text that is compared, ordered or lowered byte by byte, whatever the database's locale
 }
 
 var (
-	postgresDialect = dialect{name: "postgres", skipLocked: " FOR UPDATE SKIP LOCKED", forUpdate: " FOR UPDATE"}
+	postgresDialect = dialect{name: "postgres", skipLocked: " FOR UPDATE SKIP LOCKED", forUpdate: " FOR UPDATE", byteOrder: ` COLLATE "C"`}
 	sqliteDialect   = dialect{name: "sqlite"} // its write transactions are exclusive already
 )
 
