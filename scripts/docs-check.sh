@@ -1,0 +1,77 @@
+#!/bin/sh
+# Runs what the documents say: the README's commands as they stand there (but for the port), every command of the binary that any
+# page names, and every link between pages.
+set -eu
+cd "$(dirname "$0")/.."
+work=$(mktemp -d)
+group=
+finish() {
+	[ -z "$group" ] || kill -9 "$group" 2>/dev/null || true
+	rm -rf "$work"
+}
+trap finish EXIT
+fail() {
+	echo "docs: $*" >&2
+	[ ! -f "$work/log" ] || tail -n 30 "$work/log" >&2
+	exit 1
+}
+pages="README.md CONTRIBUTING.md CHANGELOG.md $(find docs -name '*.md')"
+
+[ "$(wc -l <README.md)" -le 150 ] || fail "README.md has more than 150 lines"
+for page in $pages; do
+	for link in $(grep -oE '\]\([^)#:]+\)' "$page" | sed 's/^](//; s/)$//'); do
+		[ -e "$(dirname "$page")/$link" ] || fail "$page links to $link, which is not there"
+	done
+done
+echo "docs: links lead somewhere"
+
+# shellcheck disable=SC2086
+grep -ohE '(bin/)?z4j-brain( [a-z][a-z-]+)+' $pages | sed 's/^.*z4j-brain //' | sort -u >"$work/commands"
+while read -r words; do
+	# Words that follow a command in a sentence are not part of it: the longest prefix that the binary knows has to be at least one word.
+	known=
+	prefix=
+	for word in $words; do
+		prefix="$prefix $word"
+		# shellcheck disable=SC2086
+		if bin/z4j-brain $prefix --help >/dev/null 2>&1; then
+			known=$prefix
+		fi
+	done
+	[ -n "$known" ] || fail "a page names 'z4j-brain $words', which the binary does not know"
+done <"$work/commands"
+echo "docs: $(wc -l <"$work/commands") mentions of commands are known to the binary"
+
+# block N: the N-th shell block of the README, with our port.
+port=$((20000 + $$ % 10000))
+block() {
+	awk -v want="$1" '/^```sh$/ { n++; inside = n == want; next } /^```$/ { inside = 0 } inside' README.md | sed "s/7700/$port/g"
+}
+here=$(pwd)
+export HOME="$work" Z4J_BIND_PORT="$port"
+unset Z4J_HOME Z4J_DATABASE_URL 2>/dev/null || true
+block 2 | grep -q createsuperuser || fail "the README's second block is not the one that makes an account"
+(block 2 | sed 's/^bin\/z4j-brain serve/exec &/') >"$work/second.sh"
+sh -eu "$work/second.sh" >"$work/log" 2>&1 &
+group=$!
+tries=0
+until curl -fsS "http://127.0.0.1:$port/api/v1/health/ready" >/dev/null 2>&1; do
+	tries=$((tries + 1))
+	[ "$tries" -lt 100 ] || fail "the brain of the README's second block is not ready after 20 s"
+	kill -0 "$group" 2>/dev/null || fail "the brain of the README's second block ended"
+	sleep 0.2
+done
+cd "$work"
+{
+	block 3
+	echo
+	echo 'echo'
+	block 6 | sed 's/curl -sS/curl -fsS/'
+} >"$work/third.sh"
+grep -q auth/login "$work/third.sh" && grep -q 'state=failure' "$work/third.sh" || fail "the README's blocks 3 and 6 are not what they were"
+sh -eu "$work/third.sh" >"$work/answers" 2>&1 || fail "the README's curl lines: $(cat "$work/answers")"
+for want in '"token":' '"hmac_secret":' '"items":'; do
+	tr -d ' ' <"$work/answers" | grep -q "$want" || fail "the README's curl lines: no $want in $(cat "$work/answers")"
+done
+cd "$here"
+echo "docs: the README's commands make an account, log in, mint an agent and list tasks"
