@@ -17,10 +17,10 @@ redis=$(command -v redis-server || ls "$venv"/lib/python3*/site-packages/redis_w
 work=$(mktemp -d)
 brain_pid='' redis_pid='' worker_pid=''
 finish() {
+	[ -z "$worker_pid" ] || pkill -9 -P "$worker_pid" 2>/dev/null || true
 	for pid in $worker_pid $brain_pid $redis_pid; do
 		kill -9 "$pid" 2>/dev/null || true
 	done
-	[ -z "$worker_pid" ] || pkill -9 -P "$worker_pid" 2>/dev/null || true
 	rm -rf "$work"
 }
 trap finish EXIT
@@ -87,8 +87,9 @@ say "connect a Celery worker with agent $version"
 redis_port=$(free_port)
 "$redis" --port "$redis_port" --bind 127.0.0.1 --save '' --appendonly no --dir "$work" >"$work/redis.log" 2>&1 &
 redis_pid=$!
+# worker COMMAND…: becomes a command in the worker's environment.
 worker() {
-	env -i PATH="$PATH" HOME="$work" LANG=C.UTF-8 PYTHONDONTWRITEBYTECODE=1 C_FORCE_ROOT=1 SHOP_REDIS="redis://127.0.0.1:$redis_port/0" \
+	exec env -i PATH="$PATH" HOME="$work" LANG=C.UTF-8 PYTHONDONTWRITEBYTECODE=1 C_FORCE_ROOT=1 SHOP_REDIS="redis://127.0.0.1:$redis_port/0" \
 		Z4J_HOME="$work/agent" Z4J_BRAIN_URL="http://127.0.0.1:$Z4J_BIND_PORT" Z4J_PROJECT_ID=default \
 		Z4J_TOKEN="$(json 'd["token"]' <"$work/keys")" Z4J_HMAC_SECRET="$(json 'd["hmac_secret"]' <"$work/keys")" \
 		sh -c "cd conformance/celeryapp && exec $*"
@@ -104,7 +105,7 @@ cat >"$work/orders" <<'ORDERS'
 [{"task":"add","args":[1,2],"n":13},{"task":"fail","args":["no such customer"],"n":10},{"task":"flaky","args":[1],"n":10},
  {"task":"hopeless","n":5},{"task":"add","args":[3,4],"n":12}]
 ORDERS
-worker "$venv/bin/python" send.py <"$work/orders" >"$work/ids"
+(worker "$venv/bin/python" send.py) <"$work/orders" >"$work/ids"
 ended() { [ "$(worker "$venv/bin/python" truth.py | json 'len(d["succeeded"])+len(d["failed"])')" -ge "$1" ]; }
 until_ok 60 "some of them ran" ended 10
 
