@@ -1,0 +1,500 @@
+package wire
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"sync"
+	"unicode/utf8"
+)
+
+// ErrProtocol says that a frame is none: not JSON, not an object, of another version, or larger than a frame may be.
+var ErrProtocol = errors.New("not a frame of this protocol")
+
+// Canonical appends the canonical form of the JSON text raw to dst: the bytes that a signature covers. It refuses with
+// ErrProtocol what is not JSON, nests deeper than MaxDepth, or can't be said in UTF-8 and float64: invalid bytes,
+// lone surrogates, numbers that overflow.
+//
+// Keys are sorted by code point and the last of equal ones wins; integers keep their digits, other numbers are
+// written as the shortest decimal that reads back the same.
+func Canonical(dst, raw []byte) ([]byte, error) {
+	s := newScanner(raw, true)
+	defer s.release()
+	if err := s.document(); err != nil {
+		return dst, err
+	}
+	return s.emit(dst, 0, len(s.out), 0), nil
+}
+
+// A scanner reads a JSON text once and writes its values to out in canonical spelling, in the order in which they came.
+// Of objects whose keys came unsorted it keeps the members' places; emit then copies out in the right order.
+// So no byte is parsed twice, and none is copied more than twice however deep the objects nest.
+type scanner struct {
+	raw    []byte
+	at     int
+	strict bool // refuse what is no Unicode and no float64
+
+	out     []byte
+	signed  []byte   // what emit makes of a frame
+	objects []object // in the order in which they begin
+	members []member // of the unsorted objects, sorted, each object's side by side
+	open    []member // of the objects being read
+
+	// For frames: what the signature binds, members already in canonical spelling; and what the envelope holds.
+	bind *binding
+	top  []topMember
+
+	number [32]byte
+}
+
+// object is one that has to be sorted, or holds one; start and end are its place in out.
+type object struct {
+	start, end  int
+	first, last int // its members
+	next        int // the object that begins after it
+	unsorted    bool
+}
+
+// member is a "key":value in out; the key lies between the quotes at start and colon-1.
+type member struct {
+	start, colon, end int
+	object            int // the first object that begins within it
+	escaped           bool
+}
+
+// topMember is a member of the outermost object: its key and value in canonical spelling, and the value as it came.
+type topMember struct {
+	member
+	rawStart, rawEnd int
+}
+
+// binding is the ids of a session as the three last members of an envelope.
+type binding struct {
+	text   []byte
+	places [3]member // relative to text
+}
+
+// scanners keeps buffers between frames, so that an idle connection holds none. It is the package's only variable
+// that changes, and has no state that anyone could observe.
+var scanners = sync.Pool{New: func() any { return new(scanner) }}
+
+// keep is the size, in bytes, of a buffer beyond which it is left to the collector: the frames of one event are under
+// 1 KB, those of a heartbeat under 64.
+const keep = 256 << 10
+
+func newScanner(raw []byte, strict bool) *scanner {
+	s := scanners.Get().(*scanner)
+	s.raw, s.at, s.strict = raw, 0, strict
+	return s
+}
+
+func (s *scanner) release() {
+	s.raw, s.bind = nil, nil
+	if cap(s.out) > keep || cap(s.objects)+cap(s.members)+cap(s.open) > keep/32 {
+		return
+	}
+	s.out, s.objects, s.members, s.open, s.top = s.out[:0], s.objects[:0], s.members[:0], s.open[:0], s.top[:0]
+	scanners.Put(s)
+}
+
+func (s *scanner) fail(what string) error {
+	return fmt.Errorf("%w: %s at byte %d", ErrProtocol, what, s.at)
+}
+
+// document reads the one value of the text.
+func (s *scanner) document() error {
+	s.space()
+	if err := s.value(0); err != nil {
+		return err
+	}
+	s.space()
+	if s.at < len(s.raw) {
+		return s.fail("text after the value")
+	}
+	return nil
+}
+
+func (s *scanner) space() {
+	for s.at < len(s.raw) {
+		switch s.raw[s.at] {
+		case ' ', '\n', '\r', '\t':
+			s.at++
+		default:
+			return
+		}
+	}
+}
+
+func (s *scanner) value(depth int) error {
+	if s.at >= len(s.raw) {
+		return s.fail("the text ends where a value should be")
+	}
+	switch c := s.raw[s.at]; c {
+	case '{':
+		return s.object(depth + 1)
+	case '[':
+		return s.array(depth + 1)
+	case '"':
+		_, err := s.text()
+		return err
+	case 't':
+		return s.word("true")
+	case 'f':
+		return s.word("false")
+	case 'n':
+		return s.word("null")
+	default:
+		return s.numeral()
+	}
+}
+
+func (s *scanner) word(w string) error {
+	if len(s.raw)-s.at < len(w) || string(s.raw[s.at:s.at+len(w)]) != w {
+		return s.fail("no JSON value")
+	}
+	s.at += len(w)
+	s.out = append(s.out, w...)
+	return nil
+}
+
+func (s *scanner) array(depth int) error {
+	if depth > MaxDepth {
+		return s.fail("nesting deeper than " + strconv.Itoa(MaxDepth))
+	}
+	s.at++
+	s.out = append(s.out, '[')
+	s.space()
+	if s.at < len(s.raw) && s.raw[s.at] == ']' {
+		s.at++
+		s.out = append(s.out, ']')
+		return nil
+	}
+	for {
+		s.space()
+		if err := s.value(depth); err != nil {
+			return err
+		}
+		s.space()
+		if s.at >= len(s.raw) {
+			return s.fail("the text ends within an array")
+		}
+		c := s.raw[s.at]
+		if c != ',' && c != ']' {
+			return s.fail("no comma between elements")
+		}
+		s.at++
+		s.out = append(s.out, c)
+		if c == ']' {
+			return nil
+		}
+	}
+}
+
+func (s *scanner) object(depth int) error {
+	if depth > MaxDepth {
+		return s.fail("nesting deeper than " + strconv.Itoa(MaxDepth))
+	}
+	this, base := len(s.objects), len(s.open)
+	s.objects = append(s.objects, object{start: len(s.out)})
+	s.at++
+	s.out = append(s.out, '{')
+	s.space()
+	if s.at < len(s.raw) && s.raw[s.at] == '}' {
+		s.at++
+		s.close(this, base, depth)
+		return nil
+	}
+	for {
+		if err := s.member(depth); err != nil {
+			return err
+		}
+		s.space()
+		if s.at >= len(s.raw) {
+			return s.fail("the text ends within an object")
+		}
+		c := s.raw[s.at]
+		s.at++
+		if c == '}' {
+			s.close(this, base, depth)
+			return nil
+		}
+		if c != ',' {
+			s.at--
+			return s.fail("no comma between members")
+		}
+		s.out = append(s.out, ',')
+	}
+}
+
+func (s *scanner) member(depth int) error {
+	s.space()
+	if s.at >= len(s.raw) || s.raw[s.at] != '"' {
+		return s.fail("no key where a member should be")
+	}
+	m := member{start: len(s.out), object: len(s.objects)}
+	var err error
+	if m.escaped, err = s.text(); err != nil {
+		return err
+	}
+	m.colon = len(s.out)
+	s.space()
+	if s.at >= len(s.raw) || s.raw[s.at] != ':' {
+		return s.fail("no colon after a key")
+	}
+	s.at++
+	s.out = append(s.out, ':')
+	s.space()
+	rawStart := s.at
+	if err := s.value(depth); err != nil {
+		return err
+	}
+	m.end = len(s.out)
+	s.open = append(s.open, m)
+	if depth == 1 && s.bind != nil {
+		s.top = append(s.top, topMember{member: m, rawStart: rawStart, rawEnd: s.at})
+	}
+	return nil
+}
+
+// close ends the object that began as this; its members are the open ones from base on.
+func (s *scanner) close(this, base, depth int) {
+	if depth == 1 && s.bind != nil {
+		s.seal(base)
+	}
+	s.out = append(s.out, '}')
+	own := s.open[base:]
+	if sorted := s.sorted(own); sorted && (depth > 1 || s.bind == nil) {
+		s.open = s.open[:base]
+		if len(s.objects) == this+1 { // nothing unsorted within either
+			s.objects = s.objects[:this]
+		}
+		return
+	}
+	s.sort(own)
+	first := len(s.members)
+	for i, m := range own {
+		if i+1 < len(own) && s.compare(m, own[i+1]) == 0 {
+			continue // a later one of the same key wins
+		}
+		s.members = append(s.members, m)
+	}
+	s.open = s.open[:base]
+	o := &s.objects[this]
+	o.end, o.first, o.last, o.next, o.unsorted = len(s.out), first, len(s.members), len(s.objects), true
+}
+
+// seal makes an envelope's members those that a signature covers: without hmac, and with the session's ids, which
+// replace what the frame says of them.
+func (s *scanner) seal(base int) {
+	kept := s.open[:base]
+	for _, m := range s.open[base:] {
+		if string(s.key(m)) != "hmac" {
+			kept = append(kept, m)
+		}
+	}
+	at := len(s.out)
+	s.out = append(s.out, s.bind.text...)
+	for _, m := range s.bind.places {
+		kept = append(kept, member{start: at + m.start, colon: at + m.colon, end: at + m.end, object: len(s.objects)})
+	}
+	s.open = kept
+}
+
+// key is a member's key in canonical spelling, without its quotes.
+func (s *scanner) key(m member) []byte { return s.out[m.start+1 : m.colon-1] }
+
+func (s *scanner) compare(a, b member) int {
+	if !a.escaped && !b.escaped {
+		return bytes.Compare(s.key(a), s.key(b))
+	}
+	return compareEscaped(s.key(a), s.key(b))
+}
+
+func (s *scanner) sorted(own []member) bool {
+	for i := 1; i < len(own); i++ {
+		if s.compare(own[i-1], own[i]) >= 0 {
+			return false
+		}
+	}
+	return true
+}
+
+// sort orders members by key, equal keys as they came.
+func (s *scanner) sort(own []member) {
+	if len(own) > 16 {
+		slices.SortFunc(own, func(a, b member) int {
+			if c := s.compare(a, b); c != 0 {
+				return c
+			}
+			return a.start - b.start
+		})
+		return
+	}
+	for i := 1; i < len(own); i++ { // most objects are small
+		for j := i; j > 0 && s.compare(own[j-1], own[j]) > 0; j-- {
+			own[j-1], own[j] = own[j], own[j-1]
+		}
+	}
+}
+
+// emit appends out[start:end] to dst with the members of unsorted objects in order; at is the first object that may
+// begin there.
+func (s *scanner) emit(dst []byte, start, end, at int) []byte {
+	for at < len(s.objects) && s.objects[at].start < end {
+		o := &s.objects[at]
+		if !o.unsorted {
+			at++
+			continue
+		}
+		dst = append(dst, s.out[start:o.start]...)
+		dst = append(dst, '{')
+		for i := o.first; i < o.last; i++ {
+			if i > o.first {
+				dst = append(dst, ',')
+			}
+			m := s.members[i]
+			dst = s.emit(dst, m.start, m.end, m.object)
+		}
+		dst = append(dst, '}')
+		start, at = o.end, o.next
+	}
+	return append(dst, s.out[start:end]...)
+}
+
+// numeral reads a number: an integer keeps its digits, the rest goes through float64.
+func (s *scanner) numeral() error {
+	start := s.at
+	integer, ok := s.grammar()
+	if !ok {
+		s.at = start
+		return s.fail("no JSON value")
+	}
+	digits := s.raw[start:s.at]
+	if integer {
+		if string(digits) == "-0" {
+			digits = digits[1:]
+		}
+		s.out = append(s.out, digits...)
+		return nil
+	}
+	f, err := strconv.ParseFloat(string(digits), 64)
+	if err != nil { // it has the form of a number, so it is too large
+		if s.strict {
+			s.at = start
+			return s.fail("number too large for a float64")
+		}
+		s.out = append(s.out, digits...)
+		return nil
+	}
+	s.out = appendFloat(s.out, f, &s.number)
+	return nil
+}
+
+// grammar moves behind the number that begins here and reports whether it is an integer, or no number at all.
+func (s *scanner) grammar() (integer, ok bool) {
+	if s.at < len(s.raw) && s.raw[s.at] == '-' {
+		s.at++
+	}
+	switch n := s.digits(); {
+	case n == 0:
+		return false, false
+	case n > 1 && s.raw[s.at-n] == '0':
+		return false, false
+	}
+	integer = true
+	if s.at < len(s.raw) && s.raw[s.at] == '.' {
+		integer = false
+		s.at++
+		if s.digits() == 0 {
+			return false, false
+		}
+	}
+	if s.at < len(s.raw) && s.raw[s.at]|0x20 == 'e' {
+		integer = false
+		s.at++
+		if s.at < len(s.raw) && (s.raw[s.at] == '+' || s.raw[s.at] == '-') {
+			s.at++
+		}
+		if s.digits() == 0 {
+			return false, false
+		}
+	}
+	return integer, true
+}
+
+func (s *scanner) digits() (n int) {
+	for s.at < len(s.raw) && s.raw[s.at]-'0' <= 9 {
+		s.at++
+		n++
+	}
+	return n
+}
+
+// appendFloat writes f as agents do: the shortest decimal that reads back as f, with an exponent of at least two digits
+// if it is below -4 or above 15, else with a point.
+func appendFloat(dst []byte, f float64, scratch *[32]byte) []byte {
+	text := strconv.AppendFloat(scratch[:0], f, 'e', -1, 64)
+	e := bytes.IndexByte(text, 'e')
+	exponent := 0
+	for _, c := range text[e+2:] {
+		exponent = exponent*10 + int(c-'0')
+	}
+	if text[e+1] == '-' {
+		exponent = -exponent
+	}
+	if exponent < -4 || exponent >= 16 {
+		return append(dst, text...)
+	}
+	start := len(dst)
+	dst = strconv.AppendFloat(dst, f, 'f', -1, 64)
+	if bytes.IndexByte(dst[start:], '.') < 0 {
+		dst = append(dst, '.', '0')
+	}
+	return dst
+}
+
+// text reads a string and writes it in canonical spelling, and reports whether that has escapes.
+func (s *scanner) text() (escaped bool, err error) {
+	s.at++
+	s.out = append(s.out, '"')
+	from := s.at
+	for s.at < len(s.raw) {
+		c := s.raw[s.at]
+		if plain[c] {
+			s.at++
+			continue
+		}
+		switch {
+		case c == '"':
+			s.out = append(s.out, s.raw[from:s.at]...)
+			s.out = append(s.out, '"')
+			s.at++
+			return escaped, nil
+		case c == '\\':
+			s.out = append(s.out, s.raw[from:s.at]...)
+			r, n := unescape(s.raw[s.at:])
+			if n == 0 {
+				return false, s.fail("no escape of JSON")
+			}
+			if s.strict && isSurrogate(r) {
+				return false, s.fail("half of a surrogate pair")
+			}
+			s.at += n
+			from = s.at
+			before := len(s.out)
+			s.out = appendRune(s.out, r)
+			escaped = escaped || s.out[before] == '\\'
+		case c < ' ':
+			return false, s.fail("control character in a string")
+		default:
+			r, n := utf8.DecodeRune(s.raw[s.at:])
+			if r == utf8.RuneError && n == 1 && s.strict {
+				return false, s.fail("no UTF-8")
+			}
+			s.at += n
+		}
+	}
+	return false, s.fail("the text ends within a string")
+}

@@ -1,0 +1,45 @@
+package wire
+
+import (
+	"strconv"
+	"strings"
+)
+
+// AckByID reports whether an agent of this version takes event_batch_ack frames, which name the acked frame by id.
+// Older ones than 1.5.0 fail to verify them and reconnect for each; a version that says nothing counts as modern.
+func AckByID(agentVersion string) bool {
+	major, minor, ok := majorMinor(agentVersion)
+	return !ok || major > 1 || major == 1 && minor >= 5
+}
+
+// Spins reports whether an agent of this version sends unacked batches again without a pause (1.5.0 to 1.6.x), so
+// that each copy has to be acked before the next is read.
+func Spins(agentVersion string) bool {
+	major, minor, ok := majorMinor(agentVersion)
+	return ok && major == 1 && (minor == 5 || minor == 6)
+}
+
+// majorMinor reads the first two numbers of a version; ok is false for one that says nothing ("", "0.0.0", other text).
+func majorMinor(version string) (major, minor int, ok bool) {
+	version = strings.TrimPrefix(strings.TrimSpace(version), "v")
+	if version == "0.0.0" {
+		return 0, 0, false
+	}
+	first, rest, found := strings.Cut(version, ".")
+	if !found {
+		return 0, 0, false
+	}
+	end := strings.IndexFunc(rest, func(r rune) bool { return r < '0' || r > '9' })
+	if end >= 0 {
+		rest = rest[:end]
+	}
+	major, err := strconv.Atoi(first)
+	if err != nil || major < 0 {
+		return 0, 0, false
+	}
+	minor, err = strconv.Atoi(rest)
+	if err != nil {
+		return 0, 0, false
+	}
+	return major, minor, true
+}
