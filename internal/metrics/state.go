@@ -1,0 +1,91 @@
+package metrics
+
+import (
+	"context"
+	"os"
+	"strconv"
+	"strings"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+var (
+	agentsOnline  = prometheus.NewDesc("z4j_agents_online", "Agents with a live connection, on any brain.", []string{"project"}, nil)
+	workersOnline = prometheus.NewDesc("z4j_workers_online", "Engine workers that are alive.", []string{"project"}, nil)
+	queueDepth    = prometheus.NewDesc("z4j_queue_depth", "Messages that wait, where an agent can tell.", []string{"project", "queue", "engine"}, nil)
+	poolSize      = prometheus.NewDesc("z4j_db_pool_size", "Connections to the database that are open.", nil, nil)
+	poolUsed      = prometheus.NewDesc("z4j_db_pool_checked_out", "Connections to the database that are in use.", nil, nil)
+	rss           = prometheus.NewDesc("z4j_brain_rss_bytes", "Resident memory of the brain.", nil, nil)
+	memoryItems   = prometheus.NewDesc("z4j_inmemory_state_items", "Entries of each bounded thing in memory.", []string{"subsystem"}, nil)
+	stateFailed   = prometheus.NewDesc("z4j_scrape_state_error", "1 when the database could not be asked for this scrape's gauges.", nil, nil)
+)
+
+// state asks for the gauges when Prometheus asks.
+type state struct{ o Options }
+
+// Describe sends nothing: which gauges there are depends on the options, and an unchecked collector may say so.
+func (s *state) Describe(chan<- *prometheus.Desc) {}
+
+// Collect asks for everything that is now.
+func (s *state) Collect(out chan<- prometheus.Metric) {
+	gauge := func(d *prometheus.Desc, v float64, labels ...string) {
+		out <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
+	}
+	if s.o.Database != nil {
+		size, used := s.o.Database()
+		gauge(poolSize, float64(size))
+		gauge(poolUsed, float64(used))
+	}
+	for name, count := range s.o.Items {
+		gauge(memoryItems, float64(count()), name)
+	}
+	if n, ok := residentBytes(); ok {
+		gauge(rss, n)
+	}
+	if s.o.State == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), gatherDeadline)
+	defer cancel()
+	projects, err := s.o.State(ctx)
+	if err != nil {
+		gauge(stateFailed, 1)
+		return
+	}
+	gauge(stateFailed, 0)
+	for i, p := range projects {
+		if i == maxProjects {
+			return
+		}
+		gauge(agentsOnline, float64(p.AgentsOnline), p.Project)
+		gauge(workersOnline, float64(p.WorkersOnline), p.Project)
+		s.depths(p, gauge)
+	}
+}
+
+// depths sums queues beyond the bound up, so that one series never comes twice.
+func (s *state) depths(p ProjectState, gauge func(*prometheus.Desc, float64, ...string)) {
+	type key struct{ queue, engine string }
+	sums := map[key]float64{}
+	queues, engines := capped{most: maxQueues}, capped{most: maxKinds}
+	for _, q := range p.Queues {
+		sums[key{queues.get("", q.Queue), engines.get("", q.Engine)}] += float64(q.Pending)
+	}
+	for k, v := range sums {
+		gauge(queueDepth, v, p.Project, k.queue, k.engine)
+	}
+}
+
+// residentBytes reads the process's memory where the system tells it as Linux does.
+func residentBytes() (float64, bool) {
+	text, err := os.ReadFile("/proc/self/statm")
+	if err != nil {
+		return 0, false
+	}
+	fields := strings.Fields(string(text))
+	if len(fields) < 2 {
+		return 0, false
+	}
+	pages, err := strconv.ParseFloat(fields[1], 64)
+	return pages * float64(os.Getpagesize()), err == nil
+}
