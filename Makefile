@@ -36,7 +36,7 @@ test-postgres: ## the tests that use Postgres, on 15 and on 18
 lint: ## formatting, go vet, golangci-lint
 	sh scripts/lint.sh $(GOLANGCI)
 
-bench: ## benchmarks beside the hot code (BENCH=regexp, PKG=package)
+bench: build ## benchmarks of the hot code and of the binary's socket (BENCH=regexp, PKG=package)
 	$(GO) test -run '^$$' -bench '$(BENCH)' -benchmem -timeout 60m $(PKG)
 
 conformance: build venvs ## real Celery workers with published agents against the real binary

@@ -38,7 +38,7 @@ type brain struct {
 }
 
 // newBrain starts a brain whose first account comes from the environment, and logs in.
-func newBrain(t *testing.T, database string) *brain {
+func newBrain(t testing.TB, database string) *brain {
 	t.Helper()
 	home, port := t.TempDir(), freePort(t)
 	b := &brain{home: home, base: fmt.Sprintf("http://127.0.0.1:%d", port), logPath: filepath.Join(home, "brain.log")}
@@ -61,7 +61,7 @@ func newBrain(t *testing.T, database string) *brain {
 	return b
 }
 
-func (b *brain) start(t *testing.T) {
+func (b *brain) start(t testing.TB) {
 	t.Helper()
 	out := logFile(t, b.home, "brain.log")
 	b.cmd = exec.Command(filepath.Join(root(t), "bin", "z4j-brain"), "serve")
@@ -89,7 +89,7 @@ func (b *brain) kill() {
 }
 
 // stop asks the brain to end and says how long it took.
-func (b *brain) stop(t *testing.T) time.Duration {
+func (b *brain) stop(t testing.TB) time.Duration {
 	t.Helper()
 	begin := time.Now()
 	if err := b.cmd.Process.Signal(syscall.SIGTERM); err != nil {
@@ -103,7 +103,7 @@ func (b *brain) stop(t *testing.T) time.Duration {
 }
 
 // run runs a command of the binary against the same home and database.
-func (b *brain) run(t *testing.T, args ...string) (stdout string, code int) {
+func (b *brain) run(t testing.TB, args ...string) (stdout string, code int) {
 	t.Helper()
 	cmd := exec.CommandContext(t.Context(), filepath.Join(root(t), "bin", "z4j-brain"), args...)
 	var out, errs bytes.Buffer
@@ -117,7 +117,7 @@ func (b *brain) run(t *testing.T, args ...string) (stdout string, code int) {
 	return out.String(), cmd.ProcessState.ExitCode()
 }
 
-func (b *brain) login(t *testing.T) {
+func (b *brain) login(t testing.TB) {
 	t.Helper()
 	jar, err := cookiejar.New(nil)
 	if err != nil {
@@ -140,7 +140,7 @@ func (b *brain) login(t *testing.T) {
 }
 
 // call asks the API and fails if the answer's status is another than wanted.
-func (b *brain) call(t *testing.T, method, path string, body any, want int, into any) {
+func (b *brain) call(t testing.TB, method, path string, body any, want int, into any) {
 	t.Helper()
 	status, text, err := b.try(method, path, body)
 	if err != nil {
@@ -195,7 +195,7 @@ type agentKeys struct {
 	HMACSecret string `json:"hmac_secret"`
 }
 
-func (b *brain) mint(t *testing.T, name string) agentKeys {
+func (b *brain) mint(t testing.TB, name string) agentKeys {
 	t.Helper()
 	var keys agentKeys
 	b.call(t, http.MethodPost, "/projects/"+project+"/agents", map[string]any{"name": name}, http.StatusCreated, &keys)
@@ -250,7 +250,7 @@ func (b *brain) task(id string) task {
 }
 
 // tasks pages through all of them.
-func (b *brain) tasks(t *testing.T) map[string]task {
+func (b *brain) tasks(t testing.TB) map[string]task {
 	t.Helper()
 	all := map[string]task{}
 	for cursor := ""; ; {
@@ -272,7 +272,7 @@ func (b *brain) tasks(t *testing.T) map[string]task {
 	}
 }
 
-func (b *brain) events(t *testing.T, id string) []event {
+func (b *brain) events(t testing.TB, id string) []event {
 	t.Helper()
 	var page struct {
 		Items []event `json:"items"`

@@ -50,7 +50,7 @@ func TestCelery(t *testing.T) {
 }
 
 // listed reads a list from the environment that make sets.
-func listed(t *testing.T, name string) []string {
+func listed(t testing.TB, name string) []string {
 	t.Helper()
 	list := strings.Fields(os.Getenv(name))
 	if len(list) == 0 {
@@ -60,12 +60,12 @@ func listed(t *testing.T, name string) []string {
 }
 
 // eventually asks until ok, and fails with the last reason that it heard.
-func eventually(t *testing.T, what string, ask func() (ok bool, reason string)) {
+func eventually(t testing.TB, what string, ask func() (ok bool, reason string)) {
 	t.Helper()
 	within(t, patience, what, ask)
 }
 
-func within(t *testing.T, limit time.Duration, what string, ask func() (ok bool, reason string)) {
+func within(t testing.TB, limit time.Duration, what string, ask func() (ok bool, reason string)) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), limit)
 	defer cancel()
@@ -85,7 +85,7 @@ func within(t *testing.T, limit time.Duration, what string, ask func() (ok bool,
 }
 
 // root is the directory of the module.
-func root(t *testing.T) string {
+func root(t testing.TB) string {
 	t.Helper()
 	dir, err := filepath.Abs("..")
 	if err != nil {
@@ -94,7 +94,7 @@ func root(t *testing.T) string {
 	return dir
 }
 
-func freePort(t *testing.T) int {
+func freePort(t testing.TB) int {
 	t.Helper()
 	var lc net.ListenConfig
 	l, err := lc.Listen(t.Context(), "tcp", "127.0.0.1:0")
@@ -106,7 +106,7 @@ func freePort(t *testing.T) int {
 }
 
 // logFile is where a process writes; it is shown when a scenario fails.
-func logFile(t *testing.T, dir, name string) *os.File {
+func logFile(t testing.TB, dir, name string) *os.File {
 	t.Helper()
 	f, err := os.OpenFile(filepath.Join(dir, name), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {

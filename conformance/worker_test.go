@@ -24,7 +24,7 @@ type lab struct {
 	worker         *exec.Cmd
 }
 
-func newLab(t *testing.T, version, database string) *lab {
+func newLab(t testing.TB, version, database string) *lab {
 	t.Helper()
 	l := &lab{dir: filepath.Join(root(t), "conformance", "celeryapp"), home: t.TempDir()}
 	l.venv = filepath.Join(os.Getenv("Z4J_TEST_CACHE"), "agents", version)
@@ -40,7 +40,7 @@ func newLab(t *testing.T, version, database string) *lab {
 }
 
 // startRedis starts a broker of its own: Celery's broadcasts are heard across databases of one server.
-func (l *lab) startRedis(t *testing.T) string {
+func (l *lab) startRedis(t testing.TB) string {
 	t.Helper()
 	program, err := exec.LookPath("redis-server")
 	if err != nil {
@@ -86,7 +86,7 @@ func (l *lab) environment() []string {
 // startWorker starts a prefork worker with -E and waits until the brain sees its agent and the worker runs tasks.
 // Agents before 1.7 start their threads before Celery forks its pool; now and then such a worker takes tasks and never runs
 // one, which is no fault of the brain: it is started again.
-func (l *lab) startWorker(t *testing.T) {
+func (l *lab) startWorker(t testing.TB) {
 	t.Helper()
 	const starts = 4
 	for range starts {
@@ -102,7 +102,7 @@ func (l *lab) startWorker(t *testing.T) {
 }
 
 // probe reports whether the worker runs a task within a while.
-func (l *lab) probe(t *testing.T) bool {
+func (l *lab) probe(t testing.TB) bool {
 	t.Helper()
 	const limit = 20 * time.Second
 	id := l.send(t, order{Task: "say", Args: []any{"probe"}})[0]
@@ -114,7 +114,7 @@ func (l *lab) probe(t *testing.T) bool {
 	return false
 }
 
-func (l *lab) launch(t *testing.T) {
+func (l *lab) launch(t testing.TB) {
 	t.Helper()
 	out := logFile(t, l.home, "worker.log")
 	l.worker = exec.Command(filepath.Join(l.venv, "bin", "celery"), "-A", "shop", "worker", "-E", "-P", "prefork", "-c", "2",
@@ -126,7 +126,7 @@ func (l *lab) launch(t *testing.T) {
 	}
 }
 
-func (l *lab) waitForAgent(t *testing.T, state string) {
+func (l *lab) waitForAgent(t testing.TB, state string) {
 	t.Helper()
 	eventually(t, "agent "+state, func() (bool, string) {
 		seen, err := l.agentState()
@@ -155,7 +155,7 @@ func (l *lab) agentState() (string, error) {
 }
 
 // stopWorker stops it as a supervisor does.
-func (l *lab) stopWorker(t *testing.T) {
+func (l *lab) stopWorker(t testing.TB) {
 	t.Helper()
 	if err := l.worker.Process.Signal(syscall.SIGTERM); err != nil {
 		t.Fatal(err)
@@ -184,7 +184,7 @@ type order struct {
 }
 
 // send gives orders to the broker and returns the tasks' ids.
-func (l *lab) send(t *testing.T, orders ...order) []string {
+func (l *lab) send(t testing.TB, orders ...order) []string {
 	t.Helper()
 	in, err := json.Marshal(orders)
 	if err != nil {
@@ -200,14 +200,14 @@ type counts struct {
 	Started, Succeeded, Failed, Retried map[string]int
 }
 
-func (l *lab) truth(t *testing.T) counts {
+func (l *lab) truth(t testing.TB) counts {
 	t.Helper()
 	var c counts
 	l.python(t, "truth.py", nil, &c)
 	return c
 }
 
-func (l *lab) python(t *testing.T, script string, in []byte, into any) {
+func (l *lab) python(t testing.TB, script string, in []byte, into any) {
 	t.Helper()
 	cmd := exec.CommandContext(t.Context(), filepath.Join(l.venv, "bin", "python"), script)
 	var out, errs bytes.Buffer
@@ -221,7 +221,7 @@ func (l *lab) python(t *testing.T, script string, in []byte, into any) {
 }
 
 // explain shows what the processes wrote, after a scenario failed.
-func (l *lab) explain(t *testing.T) {
+func (l *lab) explain(t testing.TB) {
 	t.Helper()
 	for _, path := range []string{l.brain.logPath, filepath.Join(l.home, "worker.log")} {
 		t.Logf("end of %s:\n%s", filepath.Base(path), strings.TrimSpace(tail(path, 4000)))
