@@ -66,10 +66,10 @@ func byHour(minutes []RollupDelta) []RollupDelta {
 		m.Minute -= m.Minute % hourMicros
 		hours = append(hours, m)
 	}
-	slices.SortFunc(hours, compareRollups)
+	slices.SortFunc(hours, RollupDelta.Compare)
 	out := hours[:0]
 	for _, h := range hours {
-		if n := len(out); n > 0 && compareRollups(out[n-1], h) == 0 {
+		if n := len(out); n > 0 && out[n-1].Compare(h) == 0 {
 			out[n-1].Count += h.Count
 			out[n-1].Sum += h.Sum
 			continue
@@ -79,7 +79,8 @@ func byHour(minutes []RollupDelta) []RollupDelta {
 	return out
 }
 
-func compareRollups(a, b RollupDelta) int {
-	return cmp.Or(slices.Compare(a.Project[:], b.Project[:]), cmp.Compare(a.Minute, b.Minute), cmp.Compare(a.Measure, b.Measure),
-		cmp.Compare(a.Name, b.Name), cmp.Compare(a.Queue, b.Queue))
+// Compare orders differences as the table's key does: project, bucket, measure, name, queue.
+func (d RollupDelta) Compare(b RollupDelta) int {
+	return cmp.Or(slices.Compare(d.Project[:], b.Project[:]), cmp.Compare(d.Minute, b.Minute), cmp.Compare(d.Measure, b.Measure),
+		cmp.Compare(d.Name, b.Name), cmp.Compare(d.Queue, b.Queue))
 }
