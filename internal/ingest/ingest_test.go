@@ -100,8 +100,8 @@ func (l *lab) rowsOf(s *ingest.Session) map[string][][]string {
 			FROM attempts ` + where + ` ORDER BY engine, task_key, number`,
 		"payloads": `SELECT payload FROM task_payloads ` + where + ` ORDER BY engine, task_key, mark`,
 		"events":   `SELECT kind, task_id, ` + micros("occurred_at") + `, worker FROM events ` + where + ` ORDER BY occurred_at, kind, task_id, worker`,
-		"minutes": `SELECT ` + micros("bucket") + `, measure, name, queue, count, sum FROM rollup_minutes ` + where + ` AND (count <> 0 OR sum <> 0) ORDER BY bucket, measure, name, queue`,
-		"hours":   `SELECT ` + micros("bucket") + `, measure, name, queue, count, sum FROM rollup_hours ` + where + ` AND (count <> 0 OR sum <> 0) ORDER BY bucket, measure, name, queue`,
+		"minutes":  `SELECT ` + micros("bucket") + `, measure, name, queue, count, sum FROM rollup_minutes ` + where + ` AND (count <> 0 OR sum <> 0) ORDER BY bucket, measure, name, queue`,
+		"hours":    `SELECT ` + micros("bucket") + `, measure, name, queue, count, sum FROM rollup_hours ` + where + ` AND (count <> 0 OR sum <> 0) ORDER BY bucket, measure, name, queue`,
 	} {
 		out[table] = storetest.Rows(l.t, l.db, q)
 	}

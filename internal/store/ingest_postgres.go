@@ -129,7 +129,7 @@ func rollupUpsert(table string) string {
 }
 
 func (s *Store) ingestPostgres(ctx context.Context, fn func(*IngestTx) error) (err error) {
-	conn, err := s.pool.Acquire(ctx)
+	conn, err := s.ingests.Acquire(ctx)
 	if err != nil {
 		return wrap("ingest", err)
 	}

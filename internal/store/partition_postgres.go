@@ -34,7 +34,7 @@ func (s *Store) ensurePartition(ctx context.Context, t time.Time) error {
 	if _, ok := s.partitions.Load(name); ok {
 		return nil
 	}
-	err := pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
+	err := pgx.BeginFunc(ctx, s.ingests, func(tx pgx.Tx) error {
 		if _, err := tx.Exec(ctx, `SELECT pg_advisory_xact_lock($1, hashtext(current_schema() || $2))`, migrationLock, name); err != nil {
 			return err
 		}

@@ -55,8 +55,9 @@ type Store struct {
 	read    *sql.DB // many connections
 	write   *sql.DB // on SQLite exactly one; on Postgres the pool of audited changes
 	dialect dialect
-	pool    *pgxpool.Pool // Postgres only: reads, COPY, ingest
+	pool    *pgxpool.Pool // Postgres only: behind read
 	audited *pgxpool.Pool // Postgres only: behind write
+	ingests *pgxpool.Pool // Postgres only: of ingest alone, so that it waits for no reader
 	log     *slog.Logger
 	now     func() time.Time
 	path    string // SQLite only: the file
@@ -125,8 +126,9 @@ const (
 )
 
 const (
-	readConns    = 12 // reads of the API and ingest's two writers
-	auditedConns = 8  // spec: reads and ingest never wait behind the chain
+	readConns    = 12 // reads of the API
+	auditedConns = 8  // reads and ingest never wait behind the audit chain
+	ingestConns  = 4  // two writers, heartbeats, and a partition to be made
 	sqliteReads  = 8
 )
 
@@ -136,6 +138,9 @@ func (s *Store) openPostgres(ctx context.Context, url string) (err error) {
 		return err
 	}
 	if s.audited, err = newPool(ctx, url, auditedConns); err != nil {
+		return err
+	}
+	if s.ingests, err = newPool(ctx, url, ingestConns); err != nil {
 		return err
 	}
 	s.read = stdlib.OpenDBFromPool(s.pool)
@@ -178,7 +183,7 @@ func (s *Store) Close() error {
 			errs = append(errs, db.Close())
 		}
 	}
-	for _, p := range []*pgxpool.Pool{s.pool, s.audited} {
+	for _, p := range []*pgxpool.Pool{s.pool, s.audited, s.ingests} {
 		if p != nil {
 			p.Close()
 		}
