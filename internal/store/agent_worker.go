@@ -5,7 +5,6 @@ import (
 	"context"
 	"database/sql"
 	"encoding/json"
-	"errors"
 	"slices"
 	"strconv"
 	"time"
@@ -69,6 +68,7 @@ type SlotEnd struct {
 	Slot
 	Session string
 	At      Time
+	Seen    Time // receipt of its last frame; the zero time leaves what is known
 }
 
 // SlotTouch says that a connection showed life.
@@ -199,9 +199,10 @@ func (s *Store) DisconnectSlots(ctx context.Context, ends []SlotEnd) error {
 	err := s.transact(ctx, func(tx *Tx) error {
 		for _, e := range ends {
 			_, err := tx.ExecContext(ctx, `
-				UPDATE agent_workers SET state = 'offline', updated_at = $1
-				WHERE project_id = $2 AND agent_id = $3 AND has_worker_id = $4 AND worker_id = $5 AND session_id = $6 AND state = 'online'`,
-				e.At, e.Project, e.Agent, e.Named, e.WorkerID, e.Session)
+				UPDATE agent_workers SET state = 'offline', updated_at = $1,
+					last_seen_at = CASE WHEN last_seen_at > $2 THEN last_seen_at ELSE $2 END
+				WHERE project_id = $3 AND agent_id = $4 AND has_worker_id = $5 AND worker_id = $6 AND session_id = $7 AND state = 'online'`,
+				e.At, e.Seen, e.Project, e.Agent, e.Named, e.WorkerID, e.Session)
 			if err != nil {
 				return err
 			}
@@ -323,19 +324,13 @@ type AgentCredential struct {
 	ProjectActive  bool
 }
 
-// AgentCredential returns the agent whose token has one of these hashes, revoked or not, or ErrNotFound. The first hash
-// that is known counts: it is the one under the current master secret.
-func (s *Store) AgentCredential(ctx context.Context, hashes []string) (AgentCredential, error) {
-	for _, hash := range hashes {
-		var c AgentCredential
-		err := s.read.QueryRowContext(ctx, `SELECT agents.id, agents.project_id, agents.name, revoked_at IS NOT NULL, is_active
-			FROM agents JOIN projects ON projects.id = agents.project_id WHERE token_hash = $1`, hash).
-			Scan(&c.Agent, &c.Project, &c.Name, &c.Revoked, &c.ProjectActive)
-		if !errors.Is(err, sql.ErrNoRows) {
-			return c, wrap("agent credential", err)
-		}
-	}
-	return AgentCredential{}, wrap("agent credential", sql.ErrNoRows)
+// AgentCredential returns the agent whose token has the given hash, revoked or not, or ErrNotFound.
+func (s *Store) AgentCredential(ctx context.Context, hash string) (AgentCredential, error) {
+	var c AgentCredential
+	err := s.read.QueryRowContext(ctx, `SELECT agents.id, agents.project_id, agents.name, revoked_at IS NOT NULL, is_active
+		FROM agents JOIN projects ON projects.id = agents.project_id WHERE token_hash = $1`, hash).
+		Scan(&c.Agent, &c.Project, &c.Name, &c.Revoked, &c.ProjectActive)
+	return c, wrap("agent credential", err)
 }
 
 func textOrNull(s string) any {

@@ -94,20 +94,19 @@ func TestAgentCredential(t *testing.T) {
 		for _, tt := range []struct {
 			name    string
 			change  string
-			hashes  []string
+			hash    string
 			want    store.AgentCredential
 			wantErr error
 		}{
-			{"an unknown token is not found", "", []string{"hash-x"}, store.AgentCredential{}, store.ErrNotFound},
-			{"a known one is", "", []string{"hash-1"}, store.AgentCredential{Agent: agent, Project: project, Name: "web", ProjectActive: true}, nil},
-			{"also under a previous secret", "", []string{"hash-x", "hash-1"}, store.AgentCredential{Agent: agent, Project: project, Name: "web", ProjectActive: true}, nil},
-			{"an inactive project shows", `UPDATE projects SET is_active = FALSE`, []string{"hash-1"}, store.AgentCredential{Agent: agent, Project: project, Name: "web"}, nil},
-			{"so does a revocation", `UPDATE agents SET revoked_at = created_at`, []string{"hash-1"}, store.AgentCredential{Agent: agent, Project: project, Name: "web", Revoked: true}, nil},
+			{"an unknown token is not found", "", "hash-x", store.AgentCredential{}, store.ErrNotFound},
+			{"a known one is", "", "hash-1", store.AgentCredential{Agent: agent, Project: project, Name: "web", ProjectActive: true}, nil},
+			{"an inactive project shows", `UPDATE projects SET is_active = FALSE`, "hash-1", store.AgentCredential{Agent: agent, Project: project, Name: "web"}, nil},
+			{"so does a revocation", `UPDATE agents SET revoked_at = created_at`, "hash-1", store.AgentCredential{Agent: agent, Project: project, Name: "web", Revoked: true}, nil},
 		} {
 			if tt.change != "" {
 				raw(t, url, tt.change)
 			}
-			got, err := s.AgentCredential(t.Context(), tt.hashes)
+			got, err := s.AgentCredential(t.Context(), tt.hash)
 			if !errors.Is(err, tt.wantErr) || got != tt.want {
 				t.Errorf("%s: %+v, %v; want %+v, %v", tt.name, got, err, tt.want, tt.wantErr)
 			}

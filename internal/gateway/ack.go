@@ -1,0 +1,126 @@
+package gateway
+
+import (
+	"sync"
+
+	"github.com/z4j-go/z4j/internal/ingest"
+	"github.com/z4j-go/z4j/internal/wire"
+)
+
+// inflight is a frame that waits for its commit.
+type inflight struct {
+	copies int   // received, each of which is acked
+	size   int   // bytes
+	signed int64 // µs on the agent's clock, first copy
+	got    int64 // µs on ours, first copy
+}
+
+// dueAck is a frame's answer that waits to be written.
+type dueAck struct {
+	id     string
+	copies int
+	size   int
+	out    ingest.Outcome
+}
+
+// late is how long after an ack a copy must have been signed to prove that the agent did not process the ack, µs.
+const late = 250_000
+
+// settled is a frame's Done: it remembers the commit and lets the answer be written.
+func (c *conn) settled(frame string, key frameKey, out ingest.Outcome) {
+	now := c.server.Now().UnixMicro()
+	c.mu.Lock()
+	f := c.inflight[key]
+	delete(c.inflight, key)
+	if out.Err != nil {
+		c.refused = true
+		c.shrink(f.copies, f.size)
+		c.mu.Unlock()
+		return
+	}
+	most := recentFrames
+	if c.spins {
+		most = recentSpinFrames
+	}
+	// The agent's clock at the time of this ack: its time of signing and what passed here since.
+	c.recent.add(key, committed{received: int32(out.Received), late: f.signed + (now - f.got) + late}, most)
+	if c.closed || !c.acks {
+		c.shrink(f.copies, f.size)
+		c.mu.Unlock()
+		return
+	}
+	c.due = append(c.due, dueAck{id: frame, copies: f.copies, size: f.size, out: out})
+	start := !c.writing
+	c.writing = true
+	c.mu.Unlock()
+	if start {
+		c.beside(c.writeAcks)
+	}
+}
+
+// shrink counts answered frames out; c.mu is held.
+func (c *conn) shrink(frames, size int) {
+	c.waiting -= frames
+	c.bytes -= size
+	if c.waiting == 0 && c.quiet != nil {
+		close(c.quiet)
+		c.quiet = nil
+	}
+	select {
+	case c.room <- struct{}{}:
+	default:
+	}
+}
+
+// writeAcks writes what is due until nothing is. What waits is bounded: frames count against the window until then.
+func (c *conn) writeAcks() {
+	for {
+		c.mu.Lock()
+		list := c.due
+		c.due = nil
+		if len(list) == 0 {
+			c.writing = false
+			c.mu.Unlock()
+			return
+		}
+		c.mu.Unlock()
+		for _, a := range list {
+			for range a.copies {
+				c.ack(a.id, a.out)
+			}
+			c.mu.Lock()
+			c.shrink(a.copies, a.size)
+			c.mu.Unlock()
+		}
+	}
+}
+
+// ack answers one copy of a frame that is committed.
+func (c *conn) ack(frame string, out ingest.Outcome) {
+	a := wire.Ack{FrameID: frame, Received: out.Received, Accepted: out.Accepted, Rejected: out.Rejected}
+	c.send(func(dst []byte) ([]byte, error) { return c.wire.SignAck(dst, a, c.server.Now()) })
+}
+
+// outgoing holds the buffers that messages are signed into.
+var outgoing = sync.Pool{New: func() any { return new([]byte) }}
+
+// send signs and writes a message under one lock, so that numbers rise on the wire.
+func (c *conn) send(sign func(dst []byte) ([]byte, error)) {
+	c.sendMu.Lock()
+	defer c.sendMu.Unlock()
+	if c.ending.Load() {
+		return
+	}
+	buf := outgoing.Get().(*[]byte)
+	defer outgoing.Put(buf)
+	raw, err := sign((*buf)[:0])
+	if err != nil {
+		c.server.Log.Error("frame not signed", "agent", c.agent, "error", err)
+		c.end(wire.CloseInternal, "internal error")
+		return
+	}
+	*buf = raw
+	if err := c.write(raw); err != nil && !c.ending.Load() {
+		c.cut()
+	}
+}
