@@ -2,6 +2,8 @@ package wire
 
 import (
 	"bytes"
+	"cmp"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"slices"
@@ -25,7 +27,7 @@ func Canonical(dst, raw []byte) ([]byte, error) {
 	if err := s.document(); err != nil {
 		return dst, err
 	}
-	return s.emit(dst, 0, len(s.out), 0), nil
+	return s.emit(dst, 0, int32(len(s.out)), 0), nil
 }
 
 // A scanner reads a JSON text once and writes its values to out in canonical spelling, in the order in which they came.
@@ -51,16 +53,17 @@ type scanner struct {
 
 // object is one that has to be sorted, or holds one; start and end are its place in out.
 type object struct {
-	start, end  int
-	first, last int // its members
-	next        int // the object that begins after it
+	start, end  int32
+	first, last int32 // its members
+	next        int32 // the object that begins after it
 	unsorted    bool
 }
 
 // member is a "key":value in out; the key lies between the quotes at start and colon-1.
 type member struct {
-	start, colon, end int
-	object            int // the first object that begins within it
+	prefix            uint64 // the first eight bytes of what the key says, filled up with zeros: most keys differ there
+	start, colon, end int32
+	object            int32 // the first object that begins within it
 	escaped           bool
 }
 
@@ -84,6 +87,9 @@ var scanners = sync.Pool{New: func() any { return new(scanner) }}
 // 1 KB, those of a heartbeat under 64.
 const keep = 256 << 10
 
+// maxText keeps places within 32 bits: 1e15 takes four bytes and eighteen in canonical spelling. Frames are far smaller.
+const maxText = 64 << 20
+
 func newScanner(raw []byte, strict bool) *scanner {
 	s := scanners.Get().(*scanner)
 	s.raw, s.at, s.strict = raw, 0, strict
@@ -105,6 +111,9 @@ func (s *scanner) fail(what string) error {
 
 // document reads the one value of the text.
 func (s *scanner) document() error {
+	if len(s.raw) > maxText {
+		return s.fail("a text of more than " + strconv.Itoa(maxText) + " bytes")
+	}
 	s.space()
 	if err := s.value(0); err != nil {
 		return err
@@ -197,7 +206,7 @@ func (s *scanner) object(depth int) error {
 		return s.fail("nesting deeper than " + strconv.Itoa(MaxDepth))
 	}
 	this, base := len(s.objects), len(s.open)
-	s.objects = append(s.objects, object{start: len(s.out)})
+	s.objects = append(s.objects, object{start: int32(len(s.out))})
 	s.at++
 	s.out = append(s.out, '{')
 	s.space()
@@ -233,12 +242,12 @@ func (s *scanner) member(depth int) error {
 	if s.at >= len(s.raw) || s.raw[s.at] != '"' {
 		return s.fail("no key where a member should be")
 	}
-	m := member{start: len(s.out), object: len(s.objects)}
+	m := member{start: int32(len(s.out)), object: int32(len(s.objects))}
 	var err error
 	if m.escaped, err = s.text(); err != nil {
 		return err
 	}
-	m.colon = len(s.out)
+	m.colon = int32(len(s.out))
 	s.space()
 	if s.at >= len(s.raw) || s.raw[s.at] != ':' {
 		return s.fail("no colon after a key")
@@ -250,7 +259,8 @@ func (s *scanner) member(depth int) error {
 	if err := s.value(depth); err != nil {
 		return err
 	}
-	m.end = len(s.out)
+	m.end = int32(len(s.out))
+	m.prefix = s.prefix(&m)
 	s.open = append(s.open, m)
 	if depth == 1 && s.bind != nil {
 		s.top = append(s.top, topMember{member: m, rawStart: rawStart, rawEnd: s.at})
@@ -265,7 +275,7 @@ func (s *scanner) close(this, base, depth int) {
 	}
 	s.out = append(s.out, '}')
 	own := s.open[base:]
-	if sorted := s.sorted(own); sorted && (depth > 1 || s.bind == nil) {
+	if s.sorted(own) && (depth > 1 || s.bind == nil) {
 		s.open = s.open[:base]
 		if len(s.objects) == this+1 { // nothing unsorted within either
 			s.objects = s.objects[:this]
@@ -275,14 +285,15 @@ func (s *scanner) close(this, base, depth int) {
 	s.sort(own)
 	first := len(s.members)
 	for i, m := range own {
-		if i+1 < len(own) && s.compare(m, own[i+1]) == 0 {
+		if i+1 < len(own) && s.compare(&own[i], &own[i+1]) == 0 {
 			continue // a later one of the same key wins
 		}
 		s.members = append(s.members, m)
 	}
 	s.open = s.open[:base]
 	o := &s.objects[this]
-	o.end, o.first, o.last, o.next, o.unsorted = len(s.out), first, len(s.members), len(s.objects), true
+	o.end, o.first, o.last, o.next = int32(len(s.out)), int32(first), int32(len(s.members)), int32(len(s.objects))
+	o.unsorted = true
 }
 
 // seal makes an envelope's members those that a signature covers: without hmac, and with the session's ids, which
@@ -290,31 +301,53 @@ func (s *scanner) close(this, base, depth int) {
 func (s *scanner) seal(base int) {
 	kept := s.open[:base]
 	for _, m := range s.open[base:] {
-		if string(s.key(m)) != "hmac" {
+		if string(s.key(&m)) != "hmac" {
 			kept = append(kept, m)
 		}
 	}
-	at := len(s.out)
+	at := int32(len(s.out))
 	s.out = append(s.out, s.bind.text...)
 	for _, m := range s.bind.places {
-		kept = append(kept, member{start: at + m.start, colon: at + m.colon, end: at + m.end, object: len(s.objects)})
+		m = member{start: at + m.start, colon: at + m.colon, end: at + m.end, object: int32(len(s.objects))}
+		m.prefix = s.prefix(&m)
+		kept = append(kept, m)
 	}
 	s.open = kept
 }
 
 // key is a member's key in canonical spelling, without its quotes.
-func (s *scanner) key(m member) []byte { return s.out[m.start+1 : m.colon-1] }
+func (s *scanner) key(m *member) []byte { return s.out[m.start+1 : m.colon-1] }
 
-func (s *scanner) compare(a, b member) int {
-	if !a.escaped && !b.escaped {
-		return bytes.Compare(s.key(a), s.key(b))
+func (s *scanner) prefix(m *member) uint64 {
+	from, n := int(m.start)+1, int(m.colon-m.start)-2
+	if !m.escaped && from+8 <= len(s.out) {
+		x := binary.BigEndian.Uint64(s.out[from:])
+		if n < 8 {
+			x &^= 1<<(64-8*n) - 1
+		}
+		return x
 	}
-	return compareEscaped(s.key(a), s.key(b))
+	var b [8]byte
+	for key, i := s.key(m), 0; i < len(b) && len(key) > 0; i++ {
+		b[i], key = firstByte(key)
+	}
+	return binary.BigEndian.Uint64(b[:])
+}
+
+// compare orders members by what their keys say.
+func (s *scanner) compare(a, b *member) int {
+	if a.prefix != b.prefix {
+		return cmp.Compare(a.prefix, b.prefix)
+	}
+	if a.escaped || b.escaped {
+		return compareEscaped(s.key(a), s.key(b))
+	}
+	return bytes.Compare(s.key(a), s.key(b))
 }
 
 func (s *scanner) sorted(own []member) bool {
 	for i := 1; i < len(own); i++ {
-		if s.compare(own[i-1], own[i]) >= 0 {
+		if s.compare(&own[i-1], &own[i]) >= 0 {
 			return false
 		}
 	}
@@ -324,25 +357,22 @@ func (s *scanner) sorted(own []member) bool {
 // sort orders members by key, equal keys as they came.
 func (s *scanner) sort(own []member) {
 	if len(own) > 16 {
-		slices.SortFunc(own, func(a, b member) int {
-			if c := s.compare(a, b); c != 0 {
-				return c
-			}
-			return a.start - b.start
-		})
+		slices.SortFunc(own, func(a, b member) int { return cmp.Or(s.compare(&a, &b), cmp.Compare(a.start, b.start)) })
 		return
 	}
 	for i := 1; i < len(own); i++ { // most objects are small
-		for j := i; j > 0 && s.compare(own[j-1], own[j]) > 0; j-- {
-			own[j-1], own[j] = own[j], own[j-1]
+		m, j := own[i], i
+		for ; j > 0 && s.compare(&own[j-1], &m) > 0; j-- {
+			own[j] = own[j-1]
 		}
+		own[j] = m
 	}
 }
 
 // emit appends out[start:end] to dst with the members of unsorted objects in order; at is the first object that may
 // begin there.
-func (s *scanner) emit(dst []byte, start, end, at int) []byte {
-	for at < len(s.objects) && s.objects[at].start < end {
+func (s *scanner) emit(dst []byte, start, end, at int32) []byte {
+	for int(at) < len(s.objects) && s.objects[at].start < end {
 		o := &s.objects[at]
 		if !o.unsorted {
 			at++
@@ -354,7 +384,7 @@ func (s *scanner) emit(dst []byte, start, end, at int) []byte {
 			if i > o.first {
 				dst = append(dst, ',')
 			}
-			m := s.members[i]
+			m := &s.members[i]
 			dst = s.emit(dst, m.start, m.end, m.object)
 		}
 		dst = append(dst, '}')
@@ -457,20 +487,13 @@ func appendFloat(dst []byte, f float64, scratch *[32]byte) []byte {
 
 // text reads a string and writes it in canonical spelling, and reports whether that has escapes.
 func (s *scanner) text() (escaped bool, err error) {
-	s.at++
-	s.out = append(s.out, '"')
-	from := s.at
-	for s.at < len(s.raw) {
+	from := s.at // what is not yet written, the opening quote first
+	for s.at = skipPlain(s.raw, s.at+1); s.at < len(s.raw); s.at = skipPlain(s.raw, s.at) {
 		c := s.raw[s.at]
-		if plain[c] {
-			s.at++
-			continue
-		}
 		switch {
 		case c == '"':
-			s.out = append(s.out, s.raw[from:s.at]...)
-			s.out = append(s.out, '"')
 			s.at++
+			s.out = append(s.out, s.raw[from:s.at]...)
 			return escaped, nil
 		case c == '\\':
 			s.out = append(s.out, s.raw[from:s.at]...)
@@ -489,11 +512,13 @@ func (s *scanner) text() (escaped bool, err error) {
 		case c < ' ':
 			return false, s.fail("control character in a string")
 		default:
-			r, n := utf8.DecodeRune(s.raw[s.at:])
-			if r == utf8.RuneError && n == 1 && s.strict {
-				return false, s.fail("no UTF-8")
+			for s.at < len(s.raw) && s.raw[s.at] >= utf8.RuneSelf {
+				r, n := utf8.DecodeRune(s.raw[s.at:])
+				if r == utf8.RuneError && n == 1 && s.strict {
+					return false, s.fail("no UTF-8")
+				}
+				s.at += n
 			}
-			s.at += n
 		}
 	}
 	return false, s.fail("the text ends within a string")

@@ -96,9 +96,10 @@ type envelope struct {
 
 // envelope reads the members of a frame that document has scanned; of equal keys the last counts.
 func (s *scanner) envelope() (e envelope) {
-	for _, m := range s.top {
+	for i := range s.top {
+		m := &s.top[i]
 		value := s.out[m.colon+1 : m.end]
-		switch string(s.key(m.member)) {
+		switch string(s.key(&m.member)) {
 		case "v":
 			e.v = value
 		case "type":

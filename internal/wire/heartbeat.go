@@ -3,6 +3,7 @@ package wire
 import (
 	"bytes"
 	"cmp"
+	"maps"
 	"slices"
 	"unicode/utf8"
 )
@@ -121,23 +122,17 @@ func (h *Heartbeat) health(raw []byte) {
 		return
 	}
 	entries := fields(raw)
-	taken := 0
-	for key, value := range Members(raw) {
-		name := label(string(key))
-		if last, found := entries[string(key)]; !found || !bytes.Equal(last, value) {
-			continue // the last of equal keys counts
-		}
-		delete(entries, string(key))
-		if taken++; taken > MaxHealth || utf8.RuneCount(key) > MaxName {
+	for i, key := range slices.Sorted(maps.Keys(entries)) {
+		engine, what := cutEngine(label(key))
+		if i >= MaxHealth || utf8.RuneCountInString(key) > MaxName || utf8.RuneCountInString(engine) > MaxEngine {
 			h.Dropped++
 			continue
 		}
-		text, ok := String(value)
+		text, ok := String(entries[key])
 		if !ok {
 			h.Unreadable++
 			continue
 		}
-		engine, what := cutEngine(name)
 		switch {
 		case what == "queue_depths":
 			h.queueDepths(engine, []byte(text))
@@ -177,58 +172,33 @@ func (h *Heartbeat) document(text []byte) []byte {
 	return Clean(text)
 }
 
-// named reports whether a queue or worker may be called that.
-func (h *Heartbeat) named(name []byte) bool {
-	if len(name) > 0 && utf8.RuneCount(name) <= MaxName {
-		return true
+// entries are the members of a document whose keys may name a queue or a worker, in order, at most room of them.
+func (h *Heartbeat) entries(text []byte, room int) (names []string, values map[string][]byte) {
+	values = fields(h.document(text))
+	for _, name := range slices.Sorted(maps.Keys(values)) {
+		if name == "" || utf8.RuneCountInString(name) > MaxName || len(names) >= room {
+			h.Dropped++
+			continue
+		}
+		names = append(names, name)
 	}
-	h.Dropped++
-	return false
+	return names, values
 }
 
 func (h *Heartbeat) queueDepths(engine string, text []byte) {
-	places := make(map[string]int)
-	for key, value := range Members(h.document(text)) {
-		if !h.named(key) {
-			continue
-		}
-		name := string(key)
-		at, known := places[name]
-		if !known {
-			if len(h.Queues) >= MaxQueues {
-				h.Dropped++
-				continue
-			}
-			at = len(h.Queues)
-			places[name] = at
-			h.Queues = append(h.Queues, QueueDepth{Engine: engine, Name: name})
-		}
-		pending := h.count(value)
-		if IsNull(value) {
+	names, values := h.entries(text, MaxQueues-len(h.Queues))
+	for _, name := range names {
+		if IsNull(values[name]) {
 			h.Unreadable++ // the engine was asked and could not say
 		}
-		h.Queues[at].Pending = pending
+		h.Queues = append(h.Queues, QueueDepth{Engine: engine, Name: name, Pending: h.count(values[name])})
 	}
 }
 
 func (h *Heartbeat) workerDetails(engine string, text []byte) {
-	places := make(map[string]int)
-	for key, value := range Members(h.document(text)) {
-		if !h.named(key) {
-			continue
-		}
-		name := string(key)
-		at, known := places[name]
-		if !known {
-			if len(h.Workers) >= MaxWorkers {
-				h.Dropped++
-				continue
-			}
-			at = len(h.Workers)
-			places[name] = at
-			h.Workers = append(h.Workers, WorkerDetail{})
-		}
-		h.Workers[at] = h.worker(engine, name, value)
+	names, values := h.entries(text, MaxWorkers-len(h.Workers))
+	for _, name := range names {
+		h.Workers = append(h.Workers, h.worker(engine, name, values[name]))
 	}
 }
 
@@ -245,7 +215,7 @@ func (h *Heartbeat) worker(engine, name string, raw []byte) WorkerDetail {
 		pool = stats["pool"]
 	}
 	w.Concurrency = h.concurrency(fields(pool))
-	w.PID = h.count(cmp.Or(rawText(stats["pid"]), rawText(f["pid"])).bytes())
+	w.PID = h.count(either(stats["pid"], f["pid"]))
 	if active := f["active"]; isList(active) {
 		n := int64(0)
 		for range Elements(active) {
@@ -257,15 +227,18 @@ func (h *Heartbeat) worker(engine, name string, raw []byte) WorkerDetail {
 	}
 	w.Queues = h.queueNames(f["active_queues"])
 	w.Registered = h.names(f["registered"], String)
-	w.LoadAverage = h.load(cmp.Or(rawText(stats["loadavg"]), rawText(f["loadavg"])).bytes())
+	w.LoadAverage = h.load(either(stats["loadavg"], f["loadavg"]))
 	w.Metadata = metadata(f)
 	return w
 }
 
-// rawText is raw JSON that can be compared with "".
-type rawText string
-
-func (r rawText) bytes() []byte { return []byte(r) }
+// either returns a, or b if there is no a.
+func either(a, b []byte) []byte {
+	if a != nil {
+		return a
+	}
+	return b
+}
 
 func isList(raw []byte) bool { return len(raw) > 0 && raw[0] == '[' }
 

@@ -1,7 +1,7 @@
 package wire
 
 import (
-	"encoding/json"
+	"bytes"
 	"iter"
 	"strconv"
 	"unicode/utf8"
@@ -49,12 +49,16 @@ func walkMembers(raw []byte, yield func(key, value []byte) bool) {
 
 // keyText is what the inside of a key says, without a copy in the usual case.
 func keyText(inside []byte) []byte {
-	for _, c := range inside {
-		if c == '\\' || c >= utf8.RuneSelf {
-			return decode(inside)
-		}
+	if asIs(inside) {
+		return inside
 	}
-	return inside
+	return decode(inside)
+}
+
+// asIs reports whether the inside of a JSON string is already what it says.
+func asIs(inside []byte) bool {
+	i := skipPlain(inside, 0)
+	return i == len(inside) || bytes.IndexByte(inside[i:], '\\') < 0 && utf8.Valid(inside[i:])
 }
 
 // decode is what the inside of a JSON string says, as valid UTF-8.
@@ -100,10 +104,7 @@ func skipSpace(raw []byte, at int) int {
 
 // skipString returns the place behind the string that begins at at, or -1 if it does not end.
 func skipString(raw []byte, at int) int {
-	for i := at + 1; i < len(raw); i++ {
-		if plain[raw[i]] {
-			continue
-		}
+	for i := skipPlain(raw, at+1); i < len(raw); i = skipPlain(raw, i+1) {
 		switch raw[i] {
 		case '"':
 			return i + 1
@@ -162,13 +163,7 @@ func String(raw []byte) (text string, ok bool) {
 	if len(raw) < 2 || raw[0] != '"' || raw[len(raw)-1] != '"' {
 		return "", false
 	}
-	in := raw[1 : len(raw)-1]
-	for _, c := range in {
-		if !plain[c] {
-			return string(decode(in)), true
-		}
-	}
-	return string(in), true
+	return string(keyText(raw[1 : len(raw)-1])), true
 }
 
 // Int reads a JSON number that is whole and fits int64, such as 3, 3.0 or 3e2; ok is false for another value.
@@ -225,9 +220,9 @@ func IsNull(raw []byte) bool { return len(raw) == 0 || string(raw) == "null" }
 // IsObject reports whether raw is an object.
 func IsObject(raw []byte) bool { return len(raw) > 0 && raw[0] == '{' }
 
-// Valid reports whether raw is JSON. Members and the others take a part of a verified frame as it is; text that came
+// Valid reports whether raw is JSON that nests no deeper than MaxDepth. Members and the others take a part of a verified frame as it is; text that came
 // within a string has to be asked first.
-func Valid(raw []byte) bool { return json.Valid(raw) }
+func Valid(raw []byte) bool { return check(raw) == nil }
 
 // Clean gives a JSON text the form in which it can be stored and shown everywhere: invalid UTF-8, halves of surrogate
 // pairs and U+0000 become U+FFFD each. All else stays as it was spelled: digits, order, space, and a backslash that is

@@ -74,12 +74,12 @@ func NewSession(k Keys) (*Session, error) {
 		{"agent_id", k.AgentID}, {"project_id", k.ProjectID}, {"session_id", k.SessionID},
 	} {
 		p := &s.bind.places[i]
-		p.start = len(s.bind.text)
+		p.start = int32(len(s.bind.text))
 		s.bind.text = appendQuoted(s.bind.text, one.key)
-		p.colon = len(s.bind.text)
+		p.colon = int32(len(s.bind.text))
 		s.bind.text = append(s.bind.text, ':')
 		s.bind.text = appendQuoted(s.bind.text, one.id)
-		p.end = len(s.bind.text)
+		p.end = int32(len(s.bind.text))
 	}
 	return s, nil
 }
@@ -126,7 +126,7 @@ func (s *Session) authenticate(sc *scanner, e envelope) error {
 	if !ok || len(claimed) != len(ours) {
 		return fmt.Errorf("%w: hmac is not %d hexadecimal digits", ErrSignature, len(ours))
 	}
-	sc.signed = sc.emit(sc.signed[:0], 0, len(sc.out), 0)
+	sc.signed = sc.emit(sc.signed[:0], 0, int32(len(sc.out)), 0)
 	s.in.Reset()
 	s.in.Write(sc.signed)
 	hex.Encode(ours[:], s.in.Sum(s.inSum[:0]))
@@ -227,7 +227,7 @@ func (s *Session) Sign(dst []byte, typ, id string, payload []byte, now time.Time
 	if err := sc.document(); err != nil {
 		return dst, fmt.Errorf("sign %s: %w", typ, err)
 	}
-	sc.signed = sc.emit(sc.signed[:0], 0, len(sc.out), 0)
+	sc.signed = sc.emit(sc.signed[:0], 0, int32(len(sc.out)), 0)
 	return s.sign(dst, typ, id, sc, now)
 }
 

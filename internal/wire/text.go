@@ -2,6 +2,8 @@ package wire
 
 import (
 	"bytes"
+	"encoding/binary"
+	"math/bits"
 	"unicode/utf8"
 )
 
@@ -14,6 +16,25 @@ var plain = func() (t [256]bool) {
 	}
 	return t
 }()
+
+// skipPlain returns the place of the first byte from at on that does not stand for itself.
+func skipPlain(b []byte, at int) int {
+	const ones, highs = 0x0101010101010101, 0x8080808080808080
+	for at+8 <= len(b) {
+		x := binary.LittleEndian.Uint64(b[at:])
+		quote, slash := x^(ones*'"'), x^(ones*'\\')
+		// The high bit of each byte that is a control, a quote, a backslash or not ASCII; beyond the lowest it may err.
+		special := ((x-ones*' ')&^x | (quote-ones)&^quote | (slash-ones)&^slash | x) & highs
+		if special != 0 {
+			return at + bits.TrailingZeros64(special)/8
+		}
+		at += 8
+	}
+	for at < len(b) && plain[b[at]] {
+		at++
+	}
+	return at
+}
 
 func isSurrogate(r rune) bool { return r >= 0xd800 && r < 0xe000 }
 
