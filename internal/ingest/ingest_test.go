@@ -251,7 +251,7 @@ func TestManyConnectionsAtOnce(t *testing.T) {
 		if diff := cmp.Diff([][]string{{"60", "60", "4", "4"}}, got); diff != "" {
 			t.Errorf("eight agents heard the same 60 tasks (- want, + got):\n%s", diff)
 		}
-		counted := storetest.Rows(t, l.db, `SELECT sum(count) FROM rollup_minutes WHERE measure = 4`)
+		counted := storetest.Rows(t, l.db, `SELECT sum(count) FROM rollup_minutes WHERE measure = 20`)
 		if diff := cmp.Diff([][]string{{"60"}}, counted); diff != "" {
 			t.Errorf("tasks by state success in the rollups (- want, + got):\n%s", diff)
 		}

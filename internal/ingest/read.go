@@ -117,7 +117,7 @@ func (w *Writer) parse(f *Frame, e *wire.Event, sender fold.Sender, ev *event) (
 	if at < f.Received-w.horizon.Microseconds() {
 		return deadTooOld, "older than what is kept"
 	}
-	data := redact.Event(wire.Clean(e.Data))
+	data := redact.Event(e.Data)
 	taskID := clean(e.TaskID)
 	ev.row = store.EventRow{
 		Project: f.Session.Project, Agent: f.Session.Agent, Occurred: at, Received: f.Received, Engine: engine, TaskID: taskID,
@@ -357,7 +357,7 @@ func clean(s string) string { return strings.ReplaceAll(s, "\x00", "\ufffd") }
 // deadLetter is what is kept of an event that can't be taken. Of one receipt its id is always the same, so that a group
 // that is written again buries nothing twice.
 func (w *Writer) deadLetter(f *Frame, raw []byte, reason, detail string) store.DeadLetter {
-	body := redact.Event(wire.Clean(raw))
+	body := redact.Event(raw)
 	if len(body) > maxBody {
 		cut := maxBody
 		for !utf8.RuneStart(body[cut]) {

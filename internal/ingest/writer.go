@@ -58,6 +58,7 @@ type Writer struct {
 
 	stop     context.CancelFunc // gives up waiting for the database
 	stopping chan struct{}      // closed when no frame is taken any more
+	drained  chan struct{}      // closed when the writers ended
 	submits  sync.WaitGroup     // Submit calls under way
 	writers  sync.WaitGroup
 	closing  sync.Once
@@ -70,7 +71,7 @@ const queuedParts = 16384
 func New(st *store.Store, o Options) *Writer {
 	w := &Writer{
 		store: st, log: o.Log, now: o.Now, group: o.Group, horizon: o.Horizon, limit: o.Memory,
-		beats: newBeats(), clocks: newClocks(), seen: newLastTouches(), stopping: make(chan struct{}),
+		beats: newBeats(), clocks: newClocks(), seen: newLastTouches(), stopping: make(chan struct{}), drained: make(chan struct{}),
 	}
 	if w.log == nil {
 		w.log = slog.New(slog.DiscardHandler)
@@ -113,22 +114,23 @@ func (w *Writer) Start(ctx context.Context) {
 // Close takes no more frames, writes those that it has, and returns when they are answered; when ctx ends first, the
 // rest is given up (their agents send them again).
 func (w *Writer) Close(ctx context.Context) error {
-	w.closing.Do(func() { close(w.stopping) })
-	done := make(chan struct{})
-	go func() { // waited for below: ends when the writers end
-		w.submits.Wait()
-		for _, shard := range w.shards {
-			close(shard)
-		}
-		w.writers.Wait()
-		close(done)
-	}()
+	w.closing.Do(func() {
+		close(w.stopping)
+		go func() { // waited for below: ends when the writers end
+			w.submits.Wait()
+			for _, shard := range w.shards {
+				close(shard)
+			}
+			w.writers.Wait()
+			close(w.drained)
+		}()
+	})
 	select {
-	case <-done:
+	case <-w.drained:
 		return nil
 	case <-ctx.Done():
 		w.stop()
-		<-done
+		<-w.drained
 		return fmt.Errorf("drain ingest: %w", ctx.Err())
 	}
 }
