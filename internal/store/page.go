@@ -5,7 +5,9 @@ import (
 	"encoding/base64"
 	"encoding/binary"
 	"errors"
+	"math"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -36,14 +38,14 @@ type Slice[T any] struct {
 type listing struct {
 	tag     byte   // tells the cursors of different lists apart
 	columns string // comma list; {C} follows texts, see dialect.byteOrder
-	kinds   string // one letter per column: i an id, t a time, s a text
+	kinds   string // one letter per column: i an id, t a time, n a number, s a text
 	desc    bool
 }
 
 // cursor is a place in a listing: the key of a row, and the way to go on from it.
 type cursor struct {
 	back bool
-	key  []any // id.ID, Time or string, as the listing's kinds say
+	key  []any // id.ID, Time, int64 or string, as the listing's kinds say
 }
 
 const cursorVersion = 1
@@ -59,6 +61,8 @@ func (l listing) encode(c cursor) string {
 			b = append(b, k[:]...)
 		case Time:
 			b = binary.BigEndian.AppendUint64(b, uint64(k.UnixMicro()))
+		case int64:
+			b = binary.BigEndian.AppendUint64(b, uint64(k))
 		case string:
 			b = binary.AppendUvarint(b, uint64(len(k)))
 			b = append(b, k...)
@@ -109,6 +113,15 @@ func decodeKey(kind rune, b []byte) (key any, rest []byte, err error) {
 			return nil, nil, ErrCursor
 		}
 		return TimeAt(micros), b[8:], nil
+	case 'n':
+		if len(b) < 8 {
+			return nil, nil, ErrCursor
+		}
+		n := binary.BigEndian.Uint64(b)
+		if n > math.MaxInt32 {
+			return nil, nil, ErrCursor // more than the column holds
+		}
+		return int64(n), b[8:], nil
 	default:
 		n, used := binary.Uvarint(b)
 		if used <= 0 || n > uint64(len(b)-used) || n > maxCursorText {
@@ -151,8 +164,8 @@ func (l listing) page(p Page) (*query, error) {
 	return q, nil
 }
 
-// tail is the cursor's condition, the order and the limit: what follows the list's own conditions.
-func (q *query) tail() string {
+// conditions are the WHERE of the page: the list's own and the cursor's, whose place it is to come last.
+func (q *query) conditions() string {
 	if q.begun {
 		compare := " > "
 		if q.list.desc != q.at.back {
@@ -161,7 +174,12 @@ func (q *query) tail() string {
 		marks := strings.Repeat(", ?", len(q.at.key))[2:]
 		q.and("("+q.list.columns+")"+compare+"("+marks+")", q.at.key...)
 	}
-	return q.sql.String() + q.list.order(q.at.back) + " LIMIT " + q.arg(q.limit+1)
+	return q.where.sql.String()
+}
+
+// end is the order and the limit of the page.
+func (q *query) end() string {
+	return q.list.order(q.at.back) + " LIMIT " + strconv.Itoa(q.limit+1)
 }
 
 // order is the ORDER BY of l, reversed for going back.
@@ -172,7 +190,7 @@ func (l listing) order(back bool) string {
 	return " ORDER BY " + strings.ReplaceAll(l.columns, ",", " DESC,") + " DESC"
 }
 
-// slice makes the answer of what a statement ending in tail found, one row more than the limit where there are more.
+// slice makes the answer of what a statement that ends in end found, one row more than the limit where there are more.
 func slice[T any](q *query, rows []T, key func(*T) []any) Slice[T] {
 	more := len(rows) > q.limit
 	if more {
@@ -199,7 +217,7 @@ func slice[T any](q *query, rows []T, key func(*T) []any) Slice[T] {
 
 // readPage runs one page of a list: head is SELECT … FROM ….
 func readPage[T any](ctx context.Context, s *Store, q *query, head string, scan, key func(*T) []any) (Slice[T], error) {
-	text := s.sql(head + q.tail())
+	text := s.sql(head + q.conditions() + q.end())
 	rows, err := s.read.QueryContext(ctx, text, q.args...)
 	found, err := collect(rows, err, scan)
 	if err != nil {

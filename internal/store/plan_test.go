@@ -1,0 +1,81 @@
+package store_test
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/z4j-go/z4j/internal/fold"
+	"github.com/z4j-go/z4j/internal/id"
+	"github.com/z4j-go/z4j/internal/store"
+	"github.com/z4j-go/z4j/internal/store/storetest"
+)
+
+// TestHotListsUseIndexes: each page of a list that can grow comes out of an index that has its order.
+func TestHotListsUseIndexes(t *testing.T) {
+	storetest.Each(t, func(t *testing.T, s *store.Store) {
+		project := id.Random()
+		var w store.IngestWrites
+		for i := range 3000 {
+			state := fold.StateSuccess
+			if i%50 == 0 {
+				state = fold.StateFailure
+			}
+			r := taskRow(project, fmt.Sprint("t", i), t0.Add(time.Duration(i)*time.Millisecond), state)
+			r.Name, r.Queue = fmt.Sprint("name-", i%3), "q"
+			w.NewTasks = append(w.NewTasks, r)
+		}
+		slices.SortFunc(w.NewTasks, func(a, b store.TaskRow) int { return a.Compare(b.TaskRef) })
+		seed(t, s, &w)
+		if err := s.Analyze(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		first, err := s.Tasks(t.Context(), store.TaskFilter{Project: project, Page: store.Page{Limit: 100}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		second := store.Page{Limit: 50, Cursor: *first.Next}
+		for _, tt := range []struct {
+			name, index string
+			filter      store.TaskFilter
+		}{
+			{"the newest", "tasks_list", store.TaskFilter{Page: store.Page{Limit: 50}}},
+			{"the next page", "tasks_list", store.TaskFilter{Page: second}},
+			{"of a queue", "tasks_list", store.TaskFilter{Queue: "q", Page: second}},
+			{"of a worker since", "tasks_list", store.TaskFilter{Worker: "w", Since: new(store.TimeOf(t0))}},
+			{"a search", "tasks_list", store.TaskFilter{Search: "x"}},
+			{"failures", "tasks_rare", store.TaskFilter{State: new(fold.StateFailure), Page: second}},
+			{"of a name", "tasks_name", store.TaskFilter{Name: "name-1", Page: second}},
+			{"of some names", "tasks_name", store.TaskFilter{Name: "name", Page: second}},
+			{"by id", "task_key", store.TaskFilter{Search: id.Random().String()}},
+		} {
+			tt.filter.Project = project
+			plan, err := s.ExplainTasks(t.Context(), tt.filter)
+			checkPlan(t, tt.name, tt.index, plan, err)
+		}
+		events := `SELECT ` + store.EventColumns + ` FROM events WHERE project_id = $1 AND `
+		plan, err := s.Explain(t.Context(), events+`task_key = $2 AND occurred_at >= $3 ORDER BY occurred_at DESC, id DESC LIMIT 51`, project, project, store.TimeOf(t0))
+		checkPlan(t, "events of a task", "occurred_at", plan, err)
+		plan, err = s.Explain(t.Context(), `SELECT count(*) FROM workers WHERE project_id = $1 AND last_seen_at >= $2`, project, store.TimeOf(t0))
+		checkPlan(t, "workers by freshness", "workers_seen", plan, err)
+	})
+}
+
+func checkPlan(t *testing.T, name, index, plan string, err error) {
+	t.Helper()
+	if err != nil {
+		t.Errorf("%s: %v", name, err)
+	}
+	if !strings.Contains(plan, index) {
+		t.Errorf("%s: want %s in\n%s", name, index, plan)
+	}
+	for line := range strings.Lines(plan) {
+		whole := strings.Contains(line, "Seq Scan") || strings.HasPrefix(line, "SCAN ") && !strings.Contains(line, "INDEX") &&
+			!strings.Contains(line, "SCAN p") && !strings.Contains(line, "SCAN u")
+		if whole {
+			t.Errorf("%s: a whole table is read in\n%s", name, plan)
+		}
+	}
+}
