@@ -103,8 +103,8 @@ func (w *Writer) parse(f *Frame, e *wire.Event, sender fold.Sender, ev *event) (
 	if engine == "" {
 		if len(f.Session.Engines) == 1 {
 			engine = f.Session.Engines[0]
-		} else if !strings.HasPrefix(e.Kind, "worker.") {
-			return deadNoName, "the event names no engine and the session does not have exactly one"
+		} else if strings.HasPrefix(e.Kind, "task.") {
+			return deadNoName, "the event of a task names no engine, and the session does not have exactly one"
 		}
 	}
 	if strings.HasPrefix(e.Kind, "task.") && e.TaskID == "" {
@@ -206,7 +206,7 @@ func (w *Writer) signsOfLife(f *Frame, e *wire.Event, d facts, at int64, engine 
 var kinds = []string{
 	"task.sent", "task.received", "task.started", "task.succeeded", "task.failed", "task.retried", "task.revoked", "task.rejected",
 	"worker.online", "worker.offline", "worker.heartbeat", "queue.depth_report", "schedule.run_started", "schedule.run_completed",
-	"schedule.created", "schedule.updated", "schedule.deleted", "schedule.snapshot", "command.acked", "command.result",
+	"schedule.created", "schedule.updated", "schedule.deleted", "schedule.snapshot", "command.ack", "command.result",
 }
 
 func kindName(kind string) string {
