@@ -254,6 +254,9 @@ type Result struct {
 	Notes    []Note    // by mark, in the order of time as sent
 	// Deliveries are the order times of the marks that delivered the task.
 	Deliveries []int64
-	// RevokedAt is the order time of the revoke that ended the task without an attempt; 0 for none.
-	RevokedAt int64
+	// Revoke is the mark that ended the task without an attempt, Kind 0 for none; RevokedAt is its order time, and
+	// RevokePayload says that it carries a payload, which belongs into a side row.
+	Revoke        MarkKey
+	RevokedAt     int64
+	RevokePayload bool
 }

@@ -27,7 +27,8 @@ func FoldInto(r *Result, h *History, guesses []Guess) {
 	f.guess(guesses)
 	f.walk()
 	r.Task = Task{RuntimeUS: -1, WaitUS: -1}
-	r.Attempts, r.Notes, r.Deliveries, r.RevokedAt = r.Attempts[:0], r.Notes[:0], r.Deliveries[:0], 0
+	r.Attempts, r.Notes, r.Deliveries = r.Attempts[:0], r.Notes[:0], r.Deliveries[:0]
+	r.Revoke, r.RevokedAt, r.RevokePayload = MarkKey{}, 0, false
 	if len(f.steps) == 0 {
 		return
 	}
@@ -240,6 +241,11 @@ func (f *folder) task(r *Result, byRetries bool) {
 	t.Truncated = f.h.Truncated()
 	t.FirstAt, t.LastAt = f.steps[0].order, f.steps[len(f.steps)-1].order
 	t.Attempts = int32(len(f.runs))
+	for i := range f.runs {
+		if f.runs[i].lost() {
+			t.Lost++
+		}
+	}
 	for k := range f.steps {
 		if f.steps[k].kind == Received {
 			r.Deliveries = append(r.Deliveries, f.steps[k].order)
@@ -261,7 +267,7 @@ func (f *folder) task(r *Result, byRetries bool) {
 		s := &f.steps[f.revoked]
 		s.remark = 0
 		t.State, t.FinishedAt, t.EndAt, t.Reason = StateRevoked, s.at, s.order, s.reason()
-		r.RevokedAt = s.order
+		r.Revoke, r.RevokedAt, r.RevokePayload = f.key(s), s.order, f.h.marks[s.head].flags&flagPayload != 0
 	case decides >= 0:
 		a := &r.Attempts[decides]
 		t.State, t.Worker, t.Reason, t.Deciding = a.State, a.Worker, a.Reason, a.Number
@@ -366,6 +372,9 @@ func (f *folder) notes(r *Result) {
 // that share one with others, so that they can be taken apart again when a mark is heard late. The payload of any other
 // mark is that of the one attempt whose Payloads name it.
 func (r *Result) SidePayloads(dst []MarkKey) []MarkKey {
+	if r.RevokePayload {
+		dst = append(dst, r.Revoke)
+	}
 	for i := range r.Notes {
 		if r.Notes[i].Payload {
 			dst = append(dst, r.Notes[i].Mark)

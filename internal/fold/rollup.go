@@ -139,7 +139,7 @@ func Contributions(dst []Contribution, r *Result, name, queue string) []Contribu
 			add(a.EndAt, MeasureExpired, 0)
 		}
 	}
-	if r.RevokedAt != 0 {
+	if r.Revoke.Kind != 0 {
 		add(r.RevokedAt, MeasureRevoked, 0)
 		if r.Task.Reason == ReasonExpired {
 			add(r.RevokedAt, MeasureExpired, 0)
