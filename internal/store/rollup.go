@@ -32,7 +32,7 @@ func (s *Store) count(ctx context.Context, projects []id.ID, measures []uint16, 
 			table    string
 			from, to time.Time
 		}{{"rollup_hours", hour, time.Time{}}, {"rollup_minutes", minute, hour}} {
-			if q.from.Equal(q.to) {
+			if q.table == "rollup_minutes" && q.from.Equal(q.to) {
 				continue
 			}
 			var w where
