@@ -325,7 +325,7 @@ func metadata(f map[string][]byte) []byte {
 		if name == "conf" {
 			value = allowed(value)
 		}
-		if value == nil {
+		if IsNull(value) {
 			continue
 		}
 		if len(dst) > 1 {

@@ -399,3 +399,49 @@ func TestAckHasTheOnlySpellingThatOldAgentsTake(t *testing.T) {
 }
 
 func quote(text string) string { return `"` + strings.ReplaceAll(text, `"`, `\"`) + `"` }
+
+func FuzzVerify(f *testing.F) {
+	v := loadVectors(f)
+	for _, p := range v.Positive {
+		f.Add([]byte(p.Frame))
+	}
+	for _, n := range v.Negative {
+		f.Add([]byte(n.Steps[0].Frame))
+	}
+	f.Add(signed(f, benchKeys, `"\ud83d"`, `"n"`, `{"events":[{"kind":"\ud83d"}]}`, `1`, testTS, `"event_batch"`))
+	f.Add([]byte(`{"hmac":"","hmac":1,"v":2,"type":"heartbeat","payload":{"b":[{"d":1,"c":2}],"a":1}}`))
+	f.Fuzz(func(t *testing.T, raw []byte) {
+		known := []error{
+			wire.ErrProtocol, wire.ErrSignature, wire.ErrReplay, wire.ErrStale, wire.ErrHandshake, wire.ErrUnknownType, wire.ErrContent,
+		}
+		s := session(t, benchKeys)
+		frame, err := s.Verify(raw, testNow)
+		if err != nil && !isOneOf(err, known) {
+			t.Fatalf("%q: got %v, want one of the known errors", raw, err)
+		}
+		if err == nil && (frame.ID == "" || frame.Seq < 1 || frame.Payload != nil && !wire.IsObject(frame.Payload)) {
+			t.Fatalf("%q: got %+v, want a whole frame", raw, frame)
+		}
+		// Signed anew, what a frame says must come through unharmed, and nothing but it.
+		payload, canonErr := wire.Canonical(nil, raw)
+		if canonErr != nil || payload[0] != '{' {
+			return
+		}
+		agent := session(t, benchKeys)
+		again, signErr := agent.Sign(nil, wire.TypeHeartbeat, "a", raw, testNow)
+		if signErr != nil {
+			if !errors.Is(signErr, wire.ErrTooLarge) {
+				t.Fatalf("%q: sign: %v", raw, signErr)
+			}
+			return
+		}
+		fresh := session(t, benchKeys)
+		back, err := fresh.Verify(again, testNow)
+		if err != nil || !bytes.Equal(back.Payload, payload) {
+			t.Fatalf("%q: signed as %q, verified: %s, %v", raw, again, back.Payload, err)
+		}
+		if _, err := fresh.Verify(again, testNow); !errors.Is(err, wire.ErrReplay) {
+			t.Fatalf("%q: a second time: %v, want %v", raw, err, wire.ErrReplay)
+		}
+	})
+}

@@ -1,9 +1,6 @@
 package wire
 
-import (
-	"strconv"
-	"strings"
-)
+import "strings"
 
 // AckByID reports whether an agent of this version takes event_batch_ack frames, which name the acked frame by id.
 // Older ones than 1.5.0 fail to verify them and reconnect for each; a version that says nothing counts as modern.
@@ -29,17 +26,13 @@ func majorMinor(version string) (major, minor int, ok bool) {
 	if !found {
 		return 0, 0, false
 	}
-	end := strings.IndexFunc(rest, func(r rune) bool { return r < '0' || r > '9' })
-	if end >= 0 {
+	if end := strings.IndexFunc(rest, func(r rune) bool { return r < '0' || r > '9' }); end >= 0 {
 		rest = rest[:end]
 	}
-	major, err := strconv.Atoi(first)
-	if err != nil || major < 0 {
+	if len(first) > 4 || len(rest) > 4 { // no version, but a number of something else
 		return 0, 0, false
 	}
-	minor, err = strconv.Atoi(rest)
-	if err != nil {
-		return 0, 0, false
-	}
-	return major, minor, true
+	major, ok1 := number([]byte(first))
+	minor, ok2 := number([]byte(rest))
+	return major, minor, ok1 && ok2
 }
