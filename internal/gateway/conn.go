@@ -125,24 +125,30 @@ func (c *conn) end(code int, reason string) {
 	if code >= 4000 {
 		c.server.Metrics.Refusal(strconv.Itoa(code))
 	}
-	shut := func() {
+	c.shut(func() {
 		c.idle.Stop()
 		_ = c.ws.Close(websocket.StatusCode(code), reason) // the peer may be gone: then there is nobody to tell
-	}
+	})
+}
+
+// shut runs f beside the reader, once there is a socket.
+func (c *conn) shut(f func()) {
 	c.mu.Lock()
 	if c.ws == nil {
-		c.early = shut
+		c.early = f
 		c.mu.Unlock()
 		return
 	}
 	c.mu.Unlock()
-	c.beside(shut)
+	c.beside(f)
 }
 
 // cut drops the network connection under everybody's feet.
 func (c *conn) cut() {
-	c.ending.Store(true)
-	c.cancel()
+	if !c.ending.Swap(true) {
+		c.cancel()
+		c.shut(func() { _ = c.ws.CloseNow() }) // wakes a ping that waits for its answer
+	}
 	c.mu.Lock()
 	nc := c.net
 	c.mu.Unlock()

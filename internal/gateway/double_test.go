@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	neturl "net/url"
 	"strings"
 	"sync"
 	"testing"
@@ -40,7 +41,7 @@ func open(t testing.TB, url string) *sql.DB {
 	t.Helper()
 	driver, dsn := "pgx", url
 	if path, ok := strings.CutPrefix(url, "sqlite:"); ok {
-		driver, dsn = "sqlite3", "file:"+path+"?_pragma=busy_timeout(10000)"
+		driver, dsn = "sqlite3", "file:"+(&neturl.URL{Path: path}).EscapedPath()+"?_pragma=busy_timeout(10000)"
 	}
 	db, err := sql.Open(driver, dsn)
 	if err != nil {
@@ -215,8 +216,9 @@ type process struct {
 	t    testing.TB
 	ws   *websocket.Conn
 	wire *wire.Session
-	n    int
 	ack  helloAck
+
+	refused websocket.StatusCode
 }
 
 type helloAck struct {
@@ -273,11 +275,22 @@ func (b *brain) try(t testing.TB, h hello) (*process, websocket.StatusCode) {
 	if ws == nil {
 		t.Fatalf("upgrade: %d, want 101\n%s", status, b.log)
 	}
+	p := b.greet(t, ws, h)
+	if p.wire == nil {
+		return nil, p.refused
+	}
+	return p, 0
+}
+
+// greet says hello on an open connection; the process has no session if it was refused.
+func (b *brain) greet(t testing.TB, ws *websocket.Conn, h hello) *process {
+	t.Helper()
 	p := &process{t: t, ws: ws}
 	p.write(h.frame(t))
 	raw, err := p.read()
 	if err != nil {
-		return nil, websocket.CloseStatus(err)
+		p.refused = websocket.CloseStatus(err)
+		return p
 	}
 	if err := json.Unmarshal(raw, &p.ack); err != nil || p.ack.Type != "hello_ack" {
 		t.Fatalf("answer to hello: %s, %v; want hello_ack", raw, err)
@@ -288,7 +301,14 @@ func (b *brain) try(t testing.TB, h hello) (*process, websocket.StatusCode) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return p, 0
+	return p
+}
+
+func unmarshal(t testing.TB, raw []byte, v any) {
+	t.Helper()
+	if err := json.Unmarshal(raw, v); err != nil {
+		t.Errorf("%s: %v", raw, err)
+	}
 }
 
 func (p *process) write(raw []byte) {
