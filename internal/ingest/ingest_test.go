@@ -51,21 +51,24 @@ func session(engine string) *ingest.Session {
 	return &ingest.Session{ID: "s", Project: id.Random(), Agent: id.Random(), Engines: []string{engine}, HasWorkerID: true, WorkerID: "bare-1-1", ProcessStarted: start.Add(-time.Hour).UnixMicro()}
 }
 
-// send sends each batch as one frame, in order, and waits for its answer.
+// send sends each batch as one frame, in order, and returns the answers when all are there.
 func (l *lab) send(s *ingest.Session, received time.Time, batches ...[]string) []ingest.Outcome {
 	l.t.Helper()
-	var out []ingest.Outcome
-	for _, batch := range batches {
+	answers := make([]chan ingest.Outcome, len(batches))
+	for i, batch := range batches {
 		l.frames++
-		done := make(chan ingest.Outcome, 1)
+		answers[i] = make(chan ingest.Outcome, 1)
 		f := &ingest.Frame{
 			Session: s, ID: fmt.Sprintf("ev_%d", l.frames), Payload: []byte(`{"events":[` + strings.Join(batch, ",") + `]}`),
-			Received: received.UnixMicro(), Done: func(o ingest.Outcome) { done <- o },
+			Received: received.UnixMicro(), Done: func(o ingest.Outcome) { answers[i] <- o },
 		}
 		if err := l.writer.Submit(l.t.Context(), f); err != nil {
 			l.t.Fatal(err)
 		}
-		o := <-done
+	}
+	var out []ingest.Outcome
+	for _, answer := range answers {
+		o := <-answer
 		if o.Err != nil {
 			l.t.Fatal(o.Err)
 		}
