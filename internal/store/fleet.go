@@ -68,3 +68,43 @@ func liveness(seen Time, ended bool, now Time) string {
 	}
 	return Online
 }
+
+// AgentWorkerFilter says which of a project's agent processes are wanted; zero values mean any.
+type AgentWorkerFilter struct {
+	Project id.ID
+	State   string // Online or Offline
+	Role    string // "other": none of those that have a name
+	Page    Page
+}
+
+// agentRoles are the roles that have a name.
+var agentRoles = []string{"web", "task", "scheduler", "beat"}
+
+var freshAgentWorkers = listing{tag: 'p', columns: "last_seen_at, id", kinds: "ti", desc: true}
+
+// AgentWorkerPage lists agent processes, those heard from last first, and within a page those online at now before the others.
+func (s *Store) AgentWorkerPage(ctx context.Context, f AgentWorkerFilter, now Time) (Slice[AgentWorker], error) {
+	q, err := freshAgentWorkers.page(f.Page)
+	if err != nil {
+		return Slice[AgentWorker]{}, wrap("list agent workers", err)
+	}
+	q.and("project_id = ?", f.Project)
+	q.arg(onlineSince(now)) // $2 of agentWorkerColumns
+	switch f.State {
+	case Online:
+		q.and("state = 'online' AND last_seen_at >= $2")
+	case Offline:
+		q.and("NOT (state = 'online' AND last_seen_at >= $2)")
+	}
+	switch f.Role {
+	case "":
+	case "other":
+		q.and("(role IS NULL OR role NOT IN (?, ?, ?, ?))", anys(agentRoles)...)
+	default:
+		q.and("role = ?", f.Role)
+	}
+	out, err := readPage(ctx, s, q, `SELECT `+agentWorkerColumns+` FROM agent_workers`, (*AgentWorker).fields,
+		func(w *AgentWorker) []any { return []any{w.LastSeenAt, w.ID} })
+	slices.SortStableFunc(out.Items, func(a, b AgentWorker) int { return boolCompare(a.State != Online, b.State != Online) })
+	return out, wrap("list agent workers", err)
+}

@@ -249,9 +249,13 @@ func in[T any](w *where, column string, list []T) {
 		w.and("1 = 0")
 		return
 	}
-	vs := make([]any, len(list))
+	w.and(column+" IN ("+strings.Repeat(", ?", len(list))[2:]+")", anys(list)...)
+}
+
+func anys[T any](list []T) []any {
+	out := make([]any, len(list))
 	for i, v := range list {
-		vs[i] = v
+		out[i] = v
 	}
-	w.and(column+" IN ("+strings.Repeat(", ?", len(list))[2:]+")", vs...)
+	return out
 }

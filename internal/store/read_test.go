@@ -278,6 +278,16 @@ func otherWalkCases(key func(int) string, at func(*rapid.T) time.Time) []walkCas
 		out, err := s.Attempts(testContext(), project, "celery", "one", p)
 		return walkedOf(out, err, func(a *store.Attempt) string { return *a.Worker })
 	})
+	other := func(project id.ID) id.ID { project[0] ^= 0xff; return project }
+	add("recent failures of two projects", func(rt *rapid.T, w *store.IngestWrites, project id.ID, key string) {
+		if rapid.Bool().Draw(rt, "other") {
+			project = other(project)
+		}
+		w.NewTasks = append(w.NewTasks, taskRow(project, key, at(rt), fold.StateFailure))
+	}, func(s *store.Store, project id.ID, p store.Page) (walked, error) {
+		out, err := s.RecentFailures(testContext(), []id.ID{project, other(project)}, p)
+		return walkedOf(out, err, func(t *store.Task) string { return t.TaskID })
+	})
 	add("events", func(rt *rapid.T, w *store.IngestWrites, project id.ID, key string) {
 		ref := taskRow(project, "one", t0, 0).TaskRef
 		w.Events = append(w.Events, store.EventRow{

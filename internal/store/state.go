@@ -28,3 +28,15 @@ func rareState(state fold.State) bool {
 		return false
 	}
 }
+
+// ParseState reads the name of a task's state.
+func ParseState(name string) (fold.State, bool) { return fold.ParseState(name) }
+
+// StateNames are the names of the states of a task.
+func StateNames() []string {
+	var names []string
+	for state := fold.StateUnknown; state <= fold.StateLost; state++ {
+		names = append(names, state.String())
+	}
+	return names
+}
