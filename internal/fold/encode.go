@@ -47,9 +47,9 @@ const (
 // Append appends the history and the guesses in their stored form, from which Decode makes them again. Equal sets give
 // equal bytes. Store it whenever Add or a guess changed anything.
 func (h *History) Append(dst []byte, guesses []Guess) []byte {
-	var workers [8]string
-	var senders [8]Sender
-	e := encoder{dst: dst, workers: workers[:0], senders: senders[:0]}
+	// Mostly enough: a few texts and keys, and less than 20 bytes a mark.
+	dst = slices.Grow(dst, 96+20*len(h.marks))
+	e := encoder{dst: dst, workers: h.work.workers[:0], senders: h.work.senders[:0]}
 	var head byte
 	if h.dropped {
 		head |= headDropped
@@ -94,6 +94,7 @@ func (h *History) Append(dst []byte, guesses []Guess) []byte {
 		e.dst = append(e.dst, byte(g.Reason))
 		e.int(g.At - e.base)
 	}
+	h.work.workers, h.work.senders = e.workers, e.senders
 	return e.dst
 }
 
@@ -260,19 +261,24 @@ func (e *encoder) key(h *History, k MarkKey) {
 // Decode makes h the history that blob holds, of a task of an engine, and returns the guesses that were stored with it; a
 // nil blob is a new task's. It may be called again for another task. On an error (ErrBlob) h is empty.
 func (h *History) Decode(engine, taskID string, blob []byte) ([]Guess, error) {
-	*h = History{celery: engine == celery, taskID: taskID, marks: h.marks[:0]}
+	h.reset(engine, taskID)
 	if len(blob) == 0 {
 		return nil, nil
 	}
-	var workers [8]string
-	var senders [8]Sender
-	d := decoder{src: blob, workers: workers[:0], senders: senders[:0]}
+	d := decoder{src: blob, workers: h.work.workers[:0], senders: h.work.senders[:0]}
 	guesses, err := d.history(h)
+	h.work.workers, h.work.senders = d.workers, d.senders
 	if err != nil {
-		*h = History{celery: h.celery, taskID: taskID, marks: h.marks[:0]}
+		h.reset(engine, taskID)
 		return nil, err
 	}
 	return guesses, nil
+}
+
+func (h *History) reset(engine, taskID string) {
+	h.celery, h.taskID = engine == celery, taskID
+	h.marks, h.fields = h.marks[:0], [fieldCount]fieldKey{}
+	h.dropped, h.lost = false, false
 }
 
 type decoder struct {

@@ -47,7 +47,8 @@ const (
 )
 
 // History is the set of marks known of one task, bounded, with the keys of its descriptive fields. The zero History is
-// an empty one of a task without engine and id; Decode with a nil blob makes an empty one of a task.
+// an empty one of a task without engine and id; Decode with a nil blob makes an empty one of a task. A History that is
+// used again by another Decode brings its memory along. It belongs to one goroutine, and is not to be copied.
 type History struct {
 	celery  bool
 	taskID  string
@@ -55,6 +56,7 @@ type History struct {
 	fields  [fieldCount]fieldKey
 	dropped bool // marks with a time were dropped: there is a gap after the earliest ones
 	lost    bool // marks without a time were dropped
+	work    folder
 }
 
 // Len returns the number of marks that are kept.
@@ -233,8 +235,14 @@ func (m *mark) addSender(s Sender) bool {
 // Marks with a time are bounded by it: the earliest and the latest stay. The time of those without one is their receive
 // time, which an earlier receipt still changes, so they are bounded apart, by their event id.
 func (h *History) insert(in mark) bool {
-	i, _ := slices.BinarySearchFunc(h.marks, in, func(have, in mark) int { return compareMarks(&have, &in) })
-	h.marks = slices.Insert(h.marks, i, in)
+	if h.marks == nil {
+		h.marks = make([]mark, 0, 4) // what a task mostly has
+	}
+	h.marks = append(h.marks, in)
+	i := len(h.marks) - 1
+	for ; i > 0 && compareMarks(&h.marks[i], &h.marks[i-1]) < 0; i-- {
+		h.marks[i], h.marks[i-1] = h.marks[i-1], h.marks[i]
+	}
 	if len(h.marks) <= earliest+latest {
 		return true
 	}

@@ -34,13 +34,15 @@ type step struct {
 	eta        int64
 }
 
-// folder is one fold at work.
+// folder is one fold at work. Its memory is used again by the next.
 type folder struct {
-	h     *History
-	owner []int32 // of h.marks: the step it belongs to
-	next  []int32 // of h.marks: the next member of its step, or -1
-	steps []step
-	runs  []run
+	h       *History
+	owner   []int32 // of h.marks: the step it belongs to
+	next    []int32 // of h.marks: the next member of its step, or -1
+	steps   []step
+	runs    []run
+	senders []Sender // those of the marks, each with the earliest start of its process; Celery only
+	workers []string // for the codec
 
 	received  bool  // some mark is received; else sent delivers
 	delivered int32 // the newest delivery in the walk so far, or -1
@@ -51,6 +53,7 @@ type folder struct {
 // senders on one broker event join one another.
 func (f *folder) join() {
 	marks := f.h.marks
+	f.gatherSenders()
 	unnamed := int32(-1) // a mark without a worker that is one with the mark named
 	named := int32(-1)
 	for i := range marks {
@@ -189,21 +192,41 @@ func (m *mark) has(sender uint64) bool {
 	return slices.ContainsFunc(m.more, func(s Sender) bool { return s.ID == sender })
 }
 
-// started returns the time at which the sender's process began: the earliest that any mark knows.
-func (f *folder) started(one Sender) int64 {
-	started := one.Started
+// gatherSenders finds when each sender's process began: the earliest that any mark knows.
+func (f *folder) gatherSenders() {
+	f.senders = f.senders[:0]
+	if !f.h.celery {
+		return
+	}
 	for i := range f.h.marks {
 		m := &f.h.marks[i]
-		if m.sender.ID == one.ID {
-			started = min(started, m.sender.Started)
+		if m.sender.ID != 0 {
+			f.gatherSender(m.sender)
 		}
 		for _, s := range m.more {
-			if s.ID == one.ID {
-				started = min(started, s.Started)
-			}
+			f.gatherSender(s)
 		}
 	}
-	return started
+}
+
+func (f *folder) gatherSender(one Sender) {
+	for i := range f.senders {
+		if s := &f.senders[i]; s.ID == one.ID {
+			s.Started = min(s.Started, one.Started)
+			return
+		}
+	}
+	f.senders = append(f.senders, one)
+}
+
+// started returns the time at which the sender's process began.
+func (f *folder) started(one Sender) int64 {
+	for i := range f.senders {
+		if s := &f.senders[i]; s.ID == one.ID {
+			return s.Started
+		}
+	}
+	return one.Started
 }
 
 // arrange gives every step its order time and sorts them by it.

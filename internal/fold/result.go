@@ -18,10 +18,9 @@ func Fold(h *History, guesses []Guess) Result {
 
 // FoldInto is Fold into a result whose slices are used again.
 func FoldInto(r *Result, h *History, guesses []Guess) {
-	var owner, next [8]int32 // the common task has no more marks, and no allocation then
-	var steps [8]step
-	var runs [4]run
-	f := folder{h: h, owner: owner[:0], next: next[:0], steps: steps[:0], runs: runs[:0]}
+	f := &h.work
+	f.h, f.received = h, false
+	f.owner, f.next, f.steps, f.runs = f.owner[:0], f.next[:0], f.steps[:0], f.runs[:0]
 	f.join()
 	f.arrange()
 	f.guess(guesses)
