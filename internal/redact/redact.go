@@ -9,6 +9,7 @@ package redact
 import (
 	"bytes"
 	"strconv"
+	"strings"
 	"sync"
 	"unicode/utf8"
 )
@@ -323,4 +324,13 @@ func isDigits(b []byte) bool {
 		}
 	}
 	return len(b) > 0 && len(b) < 12
+}
+
+// Clean makes a text storable and masks nothing.
+func Clean(s string) string {
+	if utf8.ValidString(s) && strings.IndexByte(s, 0) < 0 {
+		return s
+	}
+	out, _ := clean([]byte(s))
+	return string(out)
 }
