@@ -1,6 +1,7 @@
 package fold_test
 
 import (
+	"math"
 	"testing"
 
 	"github.com/z4j-go/z4j/internal/fold"
@@ -38,7 +39,7 @@ func rules(t *testing.T, all []rule) {
 }
 
 // Short names for the tables: s is a second of the test's clock.
-func s(n float64) int64 { return t0 + int64(n*float64(sec)) }
+func s(n float64) int64 { return t0 + int64(math.Round(n*float64(sec))) }
 
 func started(w string, n float64, with ...func(*fold.Mark)) fold.Mark {
 	return mark(fold.Started, w, s(n), with...)
@@ -73,7 +74,9 @@ func lost(w string, n float64) fold.Guess {
 	return fold.Guess{Start: fold.MarkKey{Kind: fold.Started, At: s(n), Worker: w}, Reason: fold.ReasonSilent, At: s(9999)}
 }
 
-// remarks are the remarks of a result by kind and second of the mark.
+func key(m fold.Mark) fold.MarkKey { return m.Key() }
+
+// remark is what the result says of the mark.
 func remark(b *brain, k fold.Mark) fold.Remark {
 	for _, n := range b.result.Notes {
 		if n.Mark == k.Key() {
@@ -383,7 +386,7 @@ func TestStartsAndEnds(t *testing.T) {
 			state:    fold.StateSuccess, attempts: []attempt{{"w", fold.StateSuccess, s(0), s(1)}},
 			check: func(t *testing.T, b *brain) {
 				want(t, "remark", remark(b, failed("v", 20)), fold.RemarkHearsay)
-				want(t, "side rows", b.side[failed("v", 20).Key()].Exception, "E")
+				want(t, "side rows", b.side[key(failed("v", 20))].Exception, "E")
 			},
 		},
 		{
@@ -442,7 +445,7 @@ func TestRevokes(t *testing.T) {
 			state:    fold.StateSuccess, attempts: []attempt{{"w", fold.StateSuccess, s(0), s(2)}},
 			check: func(t *testing.T, b *brain) {
 				want(t, "remark", remark(b, revoked("w", 1)), fold.RemarkWeak)
-				want(t, "its payload waits in a side row", b.side[revoked("w", 1).Key()].Reason, "R")
+				want(t, "its payload waits in a side row", b.side[key(revoked("w", 1))].Reason, "R")
 			},
 		},
 		{
