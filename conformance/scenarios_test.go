@@ -242,15 +242,23 @@ func (l *lab) workerReturns(t *testing.T) {
 	l.waitForAgent(t, "offline")
 	meanwhile := l.send(t, order{Task: "add", Args: []any{3, 4}, N: 5})
 	l.startWorker(t)
+	// The agent hears of starts and ends through the broker, and subscribes a moment after the worker has begun to run what waited:
+	// how these tasks ended it may never know. That they were taken it does.
 	for _, id := range meanwhile {
-		l.settled(t, id, "success")
+		eventually(t, "task "+id+" that waited for the worker", func() (bool, string) {
+			state := l.brain.task(id).State
+			return slices.Contains([]string{"received", "started", "success"}, state), state
+		})
 	}
+	after := l.send(t, order{Task: "add", Args: []any{5, 6}})
+	l.settled(t, after[0], "success")
 	wantText(t, "a task of before", l.brain.task(before[0]).State, "success")
 	eventually(t, "worker online again", func() (bool, string) { return l.workerSeen(t), "not among the workers" })
 }
 
 // killedUnderLoad kills the brain twice while tasks run, and then compares each of them with what really happened.
 func (l *lab) killedUnderLoad(t *testing.T) {
+	l.waitForCalm(t)
 	earlier := l.truth(t)
 	ids := l.send(t,
 		order{Task: "add", Args: []any{1, 2}, N: 120}, order{Task: "fail", Args: []any{"under load"}, N: 40},
@@ -267,6 +275,7 @@ func (l *lab) killedUnderLoad(t *testing.T) {
 		down := part + len(ids)/8 // the worker goes on without a brain
 		eventually(t, fmt.Sprintf("%d tasks ended", down), func() (bool, string) { n := ended(); return n >= down, fmt.Sprint(n) })
 		l.brain.start(t)
+		l.waitForAgent(t, "online")
 	}
 	eventually(t, "all tasks ended", func() (bool, string) { n := ended(); return n >= len(ids), fmt.Sprint(n) })
 	truth := l.truth(t)
@@ -279,13 +288,18 @@ func (l *lab) killedUnderLoad(t *testing.T) {
 	// An agent resends what was not acknowledged at the latest 91 s after it was sent.
 	within(t, 2*patience, "the brain knows how each task ended", func() (bool, string) {
 		all := l.brain.tasks(t)
-		open := 0
+		open, byState, example := 0, map[string]int{}, ""
 		for _, id := range ids {
-			if all[id].State != want(id) {
+			if got := all[id].State; got != want(id) {
 				open++
+				byState[got+" instead of "+want(id)]++
+				example = id
 			}
 		}
-		return open == 0, fmt.Sprintf("%d of %d tasks are not there yet", open, len(ids))
+		if open == 0 {
+			return true, ""
+		}
+		return false, fmt.Sprintf("%d of %d tasks are not there yet: %v; for example %s: %v", open, len(ids), byState, example, l.brain.events(t, example))
 	})
 	for _, id := range ids {
 		l.compare(t, id, truth)

@@ -22,6 +22,7 @@ type lab struct {
 	home           string // of the agent: its buffer survives the worker
 	keys           agentKeys
 	worker         *exec.Cmd
+	connected      time.Time // when the worker's agent came online
 }
 
 func newLab(t testing.TB, version, database string) *lab {
@@ -92,6 +93,7 @@ func (l *lab) startWorker(t testing.TB) {
 	for range starts {
 		l.launch(t)
 		l.waitForAgent(t, "online")
+		l.connected = time.Now()
 		if l.probe(t) {
 			return
 		}
@@ -132,6 +134,23 @@ func (l *lab) waitForAgent(t testing.TB, state string) {
 		seen, err := l.agentState()
 		return seen == state, fmt.Sprintf("%q %v", seen, err)
 	})
+}
+
+// waitForCalm waits until the agent is between two looks at its own health. An agent that loses its connection while it looks
+// (for up to 10 s after it connected and again each minute) may hang until its process is restarted: a fault of its own.
+func (l *lab) waitForCalm(t testing.TB) {
+	t.Helper()
+	const every, from, to = 60 * time.Second, 15 * time.Second, 30 * time.Second
+	phase := time.Since(l.connected) % every
+	if from <= phase && phase <= to {
+		return
+	}
+	wait := (every + from - phase) % every
+	t.Logf("waiting %v until the agent is not looking at its health", wait.Round(time.Second))
+	select {
+	case <-time.After(wait):
+	case <-t.Context().Done():
+	}
 }
 
 func (l *lab) agentState() (string, error) {
