@@ -21,7 +21,7 @@ help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 build: ## build the static bin/z4j-brain
-	CGO_ENABLED=0 $(GO) build -trimpath -tags timetzdata -ldflags '-s -w -X main.version=$(VERSION)' -o bin/z4j-brain ./cmd/z4j-brain
+	CGO_ENABLED=0 $(GO) build -trimpath -tags timetzdata -ldflags '-s -w -X github.com/z4j-go/z4j/internal/cli.version=$(VERSION)' -o bin/z4j-brain ./cmd/z4j-brain
 
 run: build ## build and start the brain on SQLite; prints the set-up URL
 	bin/z4j-brain serve
