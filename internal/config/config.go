@@ -105,10 +105,9 @@ type Accounts struct {
 
 // Agents bounds agents' connections.
 type Agents struct {
-	MaxFrame     int           `z4j:"WS_MAX_FRAME_BYTES" default:"1048576" min:"1048576" max:"33554432" help:"Largest frame of an agent; told in hello_ack. Less than 1 MiB would make agents drop events."`
-	SlotCap      int           `z4j:"WS_PER_AGENT_CONCURRENCY_CAP" default:"64" min:"0" max:"10000" help:"Processes that may be connected with one agent's token; 0 is any number."`
-	IdleTimeout  time.Duration `z4j:"WS_IDLE_TIMEOUT_SECONDS" unit:"s" default:"90" min:"15" max:"3600" help:"A connection without a frame ends after it."`
-	OfflineAfter time.Duration `z4j:"AGENT_OFFLINE_TIMEOUT_SECONDS" unit:"s" default:"30" min:"1" max:"3600" help:"Silence after which an agent counts as offline."`
+	MaxFrame    int           `z4j:"WS_MAX_FRAME_BYTES" default:"1048576" min:"1048576" max:"33554432" help:"Largest frame of an agent; told in hello_ack. Less than 1 MiB would make agents drop events."`
+	SlotCap     int           `z4j:"WS_PER_AGENT_CONCURRENCY_CAP" default:"64" min:"0" max:"10000" help:"Processes that may be connected with one agent's token; 0 is any number."`
+	IdleTimeout time.Duration `z4j:"WS_IDLE_TIMEOUT_SECONDS" unit:"s" default:"90" min:"15" max:"3600" help:"A connection without a frame ends after it."`
 }
 
 // Retention says how far back data is kept.

@@ -21,6 +21,7 @@ type Input struct {
 	UserHome    string            // what ~ stands for
 	Hostname    string            // of the machine
 	Addresses   []netip.Addr      // of the machine's interfaces
+	ConfigFile  string            // read in place of $Z4J_HOME/config.env; it has to be there
 	IgnoreFiles bool              // config.env and secret.env are not read
 }
 
@@ -192,10 +193,14 @@ func (l *loader) takeHome() {
 // addFile reads config.env or secret.env. That there is none is no fault.
 func (l *loader) addFile(kind string) {
 	path := filepath.Join(l.c.General.Home, kind)
+	other := kind == FromConfigFile && l.in.ConfigFile != ""
+	if other {
+		path = l.in.ConfigFile
+	}
 	values := map[string]given{}
 	defer func() { l.layers = append(l.layers, layer{kind, values}) }()
 	text, err := os.ReadFile(path) //nolint:gosec // the operator says which directory is ours.
-	if errors.Is(err, fs.ErrNotExist) {
+	if errors.Is(err, fs.ErrNotExist) && !other {
 		return
 	}
 	if err != nil {
