@@ -284,11 +284,11 @@ func (s *scanner) close(this, base, depth int) {
 	}
 	s.sort(own)
 	first := len(s.members)
-	for i, m := range own {
-		if i+1 < len(own) && s.compare(&own[i], &own[i+1]) == 0 {
+	for i := range own {
+		if i+1 < len(own) && own[i].prefix == own[i+1].prefix && s.compare(&own[i], &own[i+1]) == 0 {
 			continue // a later one of the same key wins
 		}
-		s.members = append(s.members, m)
+		s.members = append(s.members, own[i])
 	}
 	s.open = s.open[:base]
 	o := &s.objects[this]
@@ -300,20 +300,21 @@ func (s *scanner) close(this, base, depth int) {
 // replace what the frame says of them.
 func (s *scanner) seal(base int) {
 	kept := s.open[:base]
-	for _, m := range s.open[base:] {
-		if string(s.key(&m)) != "hmac" {
-			kept = append(kept, m)
+	for i := base; i < len(s.open); i++ {
+		if m := &s.open[i]; m.prefix != hmacPrefix || string(s.key(m)) != "hmac" {
+			kept = append(kept, *m)
 		}
 	}
 	at := int32(len(s.out))
 	s.out = append(s.out, s.bind.text...)
 	for _, m := range s.bind.places {
-		m = member{start: at + m.start, colon: at + m.colon, end: at + m.end, object: int32(len(s.objects))}
-		m.prefix = s.prefix(&m)
+		m.start, m.colon, m.end, m.object = at+m.start, at+m.colon, at+m.end, int32(len(s.objects))
 		kept = append(kept, m)
 	}
 	s.open = kept
 }
+
+const hmacPrefix = 'h'<<56 | 'm'<<48 | 'a'<<40 | 'c'<<32
 
 // key is a member's key in canonical spelling, without its quotes.
 func (s *scanner) key(m *member) []byte { return s.out[m.start+1 : m.colon-1] }
@@ -347,7 +348,7 @@ func (s *scanner) compare(a, b *member) int {
 
 func (s *scanner) sorted(own []member) bool {
 	for i := 1; i < len(own); i++ {
-		if s.compare(&own[i-1], &own[i]) >= 0 {
+		if a, b := &own[i-1], &own[i]; a.prefix >= b.prefix && (a.prefix > b.prefix || s.compare(a, b) >= 0) {
 			return false
 		}
 	}
@@ -362,7 +363,10 @@ func (s *scanner) sort(own []member) {
 	}
 	for i := 1; i < len(own); i++ { // most objects are small
 		m, j := own[i], i
-		for ; j > 0 && s.compare(&own[j-1], &m) > 0; j-- {
+		for ; j > 0; j-- {
+			if p := own[j-1].prefix; p < m.prefix || p == m.prefix && s.compare(&own[j-1], &m) <= 0 {
+				break
+			}
 			own[j] = own[j-1]
 		}
 		own[j] = m

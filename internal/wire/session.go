@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"crypto/subtle"
 	"encoding/base64"
+	"encoding/binary"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -80,6 +81,9 @@ func NewSession(k Keys) (*Session, error) {
 		s.bind.text = append(s.bind.text, ':')
 		s.bind.text = appendQuoted(s.bind.text, one.id)
 		p.end = int32(len(s.bind.text))
+		var prefix [8]byte
+		copy(prefix[:], one.key)
+		p.prefix = binary.BigEndian.Uint64(prefix[:])
 	}
 	return s, nil
 }
@@ -237,6 +241,8 @@ func (s *Session) sign(dst []byte, typ, id string, sc *scanner, now time.Time) (
 		return dst, fmt.Errorf("sign %s: nonce: %w", typ, err)
 	}
 	payload, seq, start := sc.signed, s.seq+1, len(dst)
+	var buf [32]byte
+	ts := AppendTime(buf[:0], now)
 	env := sc.out[:0]
 	env = append(append(env, '{'), s.bind.member(0)...)
 	env = appendQuoted(append(env, `,"id":`...), id)
@@ -245,7 +251,7 @@ func (s *Session) sign(dst []byte, typ, id string, sc *scanner, now time.Time) (
 	env = append(append(env, ','), s.bind.member(1)...)
 	env = strconv.AppendInt(append(env, `,"seq":`...), seq, 10)
 	env = append(append(env, ','), s.bind.member(2)...)
-	env = AppendTime(append(env, `,"ts":"`...), now)
+	env = append(append(env, `,"ts":"`...), ts...)
 	env = append(append(env, `","type":"`...), typ...)
 	env = append(env, `","v":2}`...)
 	sc.out = env
@@ -253,7 +259,7 @@ func (s *Session) sign(dst []byte, typ, id string, sc *scanner, now time.Time) (
 	s.out.Write(env)
 
 	dst = appendQuoted(append(dst, `{"v":2,"id":`...), id)
-	dst = AppendTime(append(dst, `,"ts":"`...), now)
+	dst = append(append(dst, `,"ts":"`...), ts...)
 	dst = base64.RawURLEncoding.AppendEncode(append(dst, `","nonce":"`...), s.nonce[:])
 	dst = strconv.AppendInt(append(dst, `","seq":`...), seq, 10)
 	dst = hex.AppendEncode(append(dst, `,"hmac":"`...), s.out.Sum(s.outSum[:0]))

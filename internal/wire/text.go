@@ -129,7 +129,12 @@ func appendUTF8(dst []byte, r rune) []byte {
 // appendQuoted writes text as a canonical JSON string; what is no UTF-8 becomes U+FFFD.
 func appendQuoted(dst []byte, text string) []byte {
 	dst = append(dst, '"')
-	for _, r := range text {
+	usual := 0
+	for usual < len(text) && plain[text[usual]] {
+		usual++
+	}
+	dst = append(dst, text[:usual]...)
+	for _, r := range text[usual:] {
 		dst = appendRune(dst, r)
 	}
 	return append(dst, '"')
