@@ -153,7 +153,7 @@ func withoutBOM(raw []byte) []byte {
 	return raw
 }
 
-// scan reads raw as a frame.
+// frame reads the text as a frame whose signature covers bind.
 func (s *scanner) frame(bind *binding) (envelope, error) {
 	s.bind = bind
 	if len(s.raw) > MaxFrame {

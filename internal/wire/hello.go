@@ -75,14 +75,14 @@ func ParseHello(raw []byte) (Hello, error) {
 		return h, fmt.Errorf("%w: payload is not an object", ErrHello)
 	}
 	p := helloReader{fields: fields(f["payload"])}
-	if h.ProtocolVersion = p.version("protocol_version"); p.err == nil && h.ProtocolVersion != ProtocolVersionText {
-		return h, fmt.Errorf("%w %q, want %q", ErrVersion, h.ProtocolVersion, ProtocolVersionText)
+	if h.ProtocolVersion = p.version("protocol_version"); p.err == nil && h.ProtocolVersion != ProtocolVersion {
+		return h, fmt.Errorf("%w %q, want %q", ErrVersion, h.ProtocolVersion, ProtocolVersion)
 	}
 	h.AgentVersion = p.version("agent_version")
 	h.Framework = p.text("framework", maxFramework)
-	h.Engines = p.list("engines", maxAdapters)
-	h.Schedulers = p.list("schedulers", maxAdapters)
-	h.RuntimeFeatures = p.list("runtime_features", maxAdapters)
+	h.Engines = p.list("engines")
+	h.Schedulers = p.list("schedulers")
+	h.RuntimeFeatures = p.list("runtime_features")
 	h.Capabilities = p.lists("capabilities")
 	if !IsNull(p.fields["worker_id"]) {
 		id := p.text("worker_id", maxWorkerID)
@@ -153,8 +153,8 @@ func (p *helloReader) version(name string) string {
 	return p.text(name, maxVersionText)
 }
 
-func (p *helloReader) list(name string, most int) []string {
-	return p.texts(name, p.fields[name], most)
+func (p *helloReader) list(name string) []string {
+	return p.texts(name, p.fields[name], maxAdapters)
 }
 
 func (p *helloReader) texts(name string, raw []byte, most int) []string {
@@ -264,18 +264,12 @@ func (h Hello) Append(dst []byte) []byte {
 	default:
 		dst = append(dst, '{', '}')
 	}
-	dst = append(dst, `,"worker_id":`...)
-	if h.WorkerID == nil {
-		dst = append(dst, "null"...)
-	} else {
-		dst = appendQuoted(dst, *h.WorkerID)
+	dst = appendOptional(append(dst, `,"worker_id":`...), h.WorkerID)
+	var role *string
+	if h.WorkerRole != "" {
+		role = &h.WorkerRole
 	}
-	dst = append(dst, `,"worker_role":`...)
-	if h.WorkerRole == "" {
-		dst = append(dst, "null"...)
-	} else {
-		dst = appendQuoted(dst, h.WorkerRole)
-	}
+	dst = appendOptional(append(dst, `,"worker_role":`...), role)
 	dst = append(dst, `,"worker_pid":`...)
 	if h.WorkerPID == nil {
 		dst = append(dst, "null"...)
@@ -290,6 +284,13 @@ func (h Hello) Append(dst []byte) []byte {
 	}
 	dst = appendList(append(dst, `,"runtime_features":`...), h.RuntimeFeatures)
 	return append(dst, '}', '}')
+}
+
+func appendOptional(dst []byte, text *string) []byte {
+	if text == nil {
+		return append(dst, "null"...)
+	}
+	return appendQuoted(dst, *text)
 }
 
 func appendList(dst []byte, list []string) []byte {
@@ -357,7 +358,7 @@ func ParseHelloAck(raw []byte) (HelloAck, error) {
 			return a, fmt.Errorf("hello_ack: %w: payload.%s is not text", ErrProtocol, one.name)
 		}
 	}
-	if version, _ := String(p["protocol_version"]); version != ProtocolVersionText {
+	if version, _ := String(p["protocol_version"]); version != ProtocolVersion {
 		return a, fmt.Errorf("hello_ack: %w: %s", ErrVersion, p["protocol_version"])
 	}
 	seconds, ok1 := Int(p["heartbeat_interval_seconds"])

@@ -220,8 +220,8 @@ func IsNull(raw []byte) bool { return len(raw) == 0 || string(raw) == "null" }
 // IsObject reports whether raw is an object.
 func IsObject(raw []byte) bool { return len(raw) > 0 && raw[0] == '{' }
 
-// Valid reports whether raw is JSON that nests no deeper than MaxDepth. Members and the others take a part of a verified frame as it is; text that came
-// within a string has to be asked first.
+// Valid reports whether raw is JSON that nests no deeper than MaxDepth. Members and the others take a part of a
+// verified frame as it is; a document that came within a string has to be asked first.
 func Valid(raw []byte) bool { return check(raw) == nil }
 
 // Clean gives a JSON text the form in which it can be stored and shown everywhere: invalid UTF-8, halves of surrogate

