@@ -79,7 +79,8 @@ func Num(n int64) Number { return Number{Value: n, Known: true} }
 
 // Sender is the agent process that reported a mark; the zero Sender is unknown.
 type Sender struct {
-	// ID names the process: 8 bytes of a hash over the agent, its worker_id and whatever else tells its processes apart.
+	// ID names the process: 8 bytes of a hash over the agent, its worker_id, and its worker_started_at where hello has it.
+	// Two processes with one ID are taken for one, so that their reports of one broker event look like two events.
 	ID uint64
 	// Started is worker_started_at of its hello, else the connection's first sight. Several values for one ID are one
 	// process: the earliest counts.
@@ -104,7 +105,7 @@ type Mark struct {
 	Terminated bool // revoked
 	WillRetry  bool // failed
 
-	Payload *Payload // what the end carries; nil for nothing
+	Payload *Payload // what an end carries; nil for nothing
 	Fields  *Fields  // what describes the task; nil for nothing
 }
 

@@ -121,6 +121,23 @@ func (b *brain) take(t tb, batch []fold.Mark) {
 	b.blob = h.Append(nil, guesses)
 }
 
+// suppose is what a sweep does with new guesses.
+func (b *brain) suppose(t tb, more []fold.Guess) {
+	t.Helper()
+	var h fold.History
+	guesses, err := h.Decode(b.engine, b.id, b.blob)
+	if err != nil {
+		t.Fatalf("decode what Append wrote: %v", err)
+	}
+	before := fold.Fold(&h, guesses)
+	guesses = append(guesses, more...)
+	b.result = fold.Fold(&h, guesses)
+	b.place(&before, nil)
+	name, queue := b.fields[fold.FieldName], b.fields[fold.FieldQueue]
+	addRollups(b.rollup, fold.Difference(nil, fold.Contributions(nil, &before, name, queue), fold.Contributions(nil, &b.result, name, queue)))
+	b.blob = h.Append(nil, guesses)
+}
+
 // place puts the payloads where they belong: alone in an attempt's row, or in side rows.
 func (b *brain) place(before *fold.Result, news map[fold.MarkKey]fold.Payload) {
 	stored := map[fold.MarkKey]fold.Payload{}

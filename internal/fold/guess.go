@@ -17,7 +17,7 @@ type Knowledge struct {
 type Sign struct {
 	Worker string
 	At     int64  // when it was so, by the source's clock
-	Anew   bool   // it started anew; else it said goodbye
+	Anew   bool   // it started anew, and not beside another of its name; else it said goodbye
 	Sender uint64 // the ID of the process that said goodbye: it speaks of what it reported itself
 }
 

@@ -150,7 +150,7 @@ func read(m *Mark) mark {
 	if m.WillRetry {
 		in.flags |= flagWillRetry
 	}
-	if !m.Payload.IsZero() {
+	if m.Kind >= Failed && !m.Payload.IsZero() {
 		in.flags |= flagPayload
 		in.payload = m.Payload.sum()
 	}

@@ -9,7 +9,8 @@ import (
 // hour is how much later than the last end a re-run begins that gives the task a new place in the lists.
 const hour = 3600 * second
 
-// Fold folds a history. It keeps and changes nothing of its arguments.
+// Fold folds a history. It is a pure function: it keeps nothing of its arguments, and changes nothing but memory that h
+// uses again.
 func Fold(h *History, guesses []Guess) Result {
 	var r Result
 	FoldInto(&r, h, guesses)
@@ -390,7 +391,27 @@ func (r *Result) SidePayloads(dst []MarkKey) []MarkKey {
 	return dst
 }
 
+// SamePayload reports whether the attempt of that number has its payload of the same marks in both results, so that its
+// row's stays right unless Added.Payload said that one of them changed.
+func SamePayload(before, after *Result, number int32) bool {
+	n := int(number) - 1
+	return n >= 0 && n < len(before.Attempts) && n < len(after.Attempts) && slices.Equal(before.Attempts[n].Payloads, after.Attempts[n].Payloads)
+}
+
+// PayloadOf returns the number of the attempt whose payload the mark is part of, 0 for none.
+func (r *Result) PayloadOf(k MarkKey) int32 {
+	for i := range r.Attempts {
+		for j := range r.Attempts[i].Payloads {
+			if r.Attempts[i].Payloads[j].Mark == k {
+				return r.Attempts[i].Number
+			}
+		}
+	}
+	return 0
+}
+
 // DiffAttempts returns the numbers of after's attempts that before lacks or has otherwise, and of before's that are gone.
+// An attempt of whose marks a payload changed is to be written too: PayloadOf names it.
 func DiffAttempts(before, after *Result) (upsert, remove []int32) {
 	for i := range after.Attempts {
 		if i >= len(before.Attempts) || !before.Attempts[i].equal(&after.Attempts[i]) {
