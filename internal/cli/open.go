@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"time"
 	"os"
 
 	"github.com/z4j-go/z4j/internal/app"
@@ -29,7 +30,7 @@ func (c *call) openStore(ctx context.Context, cfg *config.Config, migrate bool) 
 	}
 	log := slog.New(slog.DiscardHandler)
 	s, err := store.Open(ctx, store.Options{
-		URL: cfg.Database.URL.Reveal(), Log: log, Migrate: migrate,
+		URL: cfg.Database.URL.Reveal(), Log: log, Now: time.Now, Migrate: migrate,
 		Secrets: func(_ context.Context, empty bool) (store.Secrets, error) {
 			if empty {
 				return store.Secrets{}, fmt.Errorf("%w of z4j at %s: start `z4j-brain serve` once", errNoDatabase, cfg.Database.URL)

@@ -66,7 +66,7 @@ func Parse(s string) (ID, error) {
 		return ID{}, ErrSyntax
 	}
 	at := 0
-	for i := 0; i < 36; i++ {
+	for i := range 36 {
 		if i == 8 || i == 13 || i == 18 || i == 23 {
 			continue
 		}

@@ -24,7 +24,7 @@ func BenchmarkIngest(b *testing.B) {
 					url = storetest.Postgres(b)
 				}
 				s := storetest.Open(b, url)
-				w := ingest.New(s, ingest.Options{})
+				w := ingest.New(s, ingest.Options{Now: time.Now})
 				w.Start(b.Context())
 				benchmarkIngest(b, w, perFrame)
 				if err := w.Close(context.WithoutCancel(b.Context())); err != nil {

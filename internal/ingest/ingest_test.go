@@ -263,7 +263,7 @@ func TestManyConnectionsAtOnce(t *testing.T) {
 
 func TestCloseAnswersWhatWasTaken(t *testing.T) {
 	storetest.Each(t, func(t *testing.T, s *store.Store) {
-		w := ingest.New(s, ingest.Options{})
+		w := ingest.New(s, ingest.Options{Now: time.Now})
 		w.Start(t.Context())
 		answered := make(chan ingest.Outcome, 200)
 		sess := session("celery")

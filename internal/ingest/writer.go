@@ -17,7 +17,7 @@ import (
 // Options of a Writer; zero values work.
 type Options struct {
 	Log *slog.Logger
-	Now func() time.Time
+	Now func() time.Time // required
 
 	// Writers is how many groups are written at once; tasks are spread over them by key. 0: two on Postgres (a second
 	// one gives half as much again, there is no third core), one on SQLite.
@@ -75,9 +75,6 @@ func New(st *store.Store, o Options) *Writer {
 	}
 	if w.log == nil {
 		w.log = slog.New(slog.DiscardHandler)
-	}
-	if w.now == nil {
-		w.now = time.Now
 	}
 	if w.group == 0 {
 		w.group = 2000

@@ -14,8 +14,7 @@ func Refused(err error) bool {
 	if err == nil || errors.Is(err, ErrConflict) {
 		return false
 	}
-	var pg *pgconn.PgError
-	if errors.As(err, &pg) {
+	if pg, ok := errors.AsType[*pgconn.PgError](err); ok {
 		// 22: data exception; 23: integrity; 54: program limit exceeded (a value or index row too large).
 		return strings.HasPrefix(pg.Code, "22") || strings.HasPrefix(pg.Code, "23") || strings.HasPrefix(pg.Code, "54")
 	}

@@ -40,7 +40,7 @@ type Secrets struct {
 type Options struct {
 	URL string // "postgres://…" or "sqlite:PATH"
 	Log *slog.Logger
-	Now func() time.Time
+	Now func() time.Time // required
 
 	// Migrate brings the schema up to date, under a lock. Without it an older or missing schema is refused.
 	Migrate bool
@@ -62,7 +62,7 @@ type Store struct {
 	now     func() time.Time
 	path    string // SQLite only: the file
 
-	chain chain // the audit chain as this process knows it: audit.go
+	chain chain // the audit chain as this process knows it
 
 	partitions sync.Map // Postgres only: days (YYYY_MM_DD) whose partition of events is known to be there
 }
@@ -70,6 +70,7 @@ type Store struct {
 // Tx is a Store bound to one transaction of audited changes.
 type Tx struct {
 	*sql.Tx
+	conn    *sql.Conn // that the transaction runs on
 	store   *Store
 	now     Time
 	entries []audit.Entry
@@ -87,21 +88,20 @@ type dialect struct {
 	skipLocked string // claims rows without waiting
 	forUpdate  string // locks the rows that a SELECT finds until the end of the transaction
 	byteOrder  string // follows a text that is compared, ordered or lowered byte by byte, whatever the database's locale
+	txOptions  *sql.TxOptions
 }
 
 var (
-	postgresDialect = dialect{name: "postgres", skipLocked: " FOR UPDATE SKIP LOCKED", forUpdate: " FOR UPDATE", byteOrder: ` COLLATE "C"`}
+	postgresDialect = dialect{name: "postgres", skipLocked: " FOR UPDATE SKIP LOCKED", forUpdate: " FOR UPDATE", byteOrder: ` COLLATE "C"`, txOptions: &sql.TxOptions{Isolation: sql.LevelReadCommitted}}
 	sqliteDialect   = dialect{name: "sqlite"} // its write transactions are exclusive already
 )
 
 // Open connects to o.URL, migrates it when asked to, and checks that the secrets are the database's own.
 func Open(ctx context.Context, o Options) (*Store, error) {
 	s := &Store{log: o.Log, now: o.Now}
+	s.chain.queue = make(chan struct{}, 1)
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
-	}
-	if s.now == nil {
-		s.now = time.Now
 	}
 	var err error
 	if path, ok := strings.CutPrefix(o.URL, "sqlite:"); ok {
@@ -194,21 +194,20 @@ func (s *Store) Close() error {
 // Update runs fn in a transaction and commits when fn returns nil and recorded what it did. The entries are numbered
 // and signed last, under the chain's lock.
 func (s *Store) Update(ctx context.Context, fn func(*Tx) error) error {
-	tx, err := s.write.BeginTx(ctx, nil)
+	tx, err := s.begin(ctx)
 	if err != nil {
 		return wrap("begin", err)
 	}
-	defer tx.Rollback()
-	t := &Tx{Tx: tx, store: s, now: TimeOf(s.now())}
-	if err := fn(t); err != nil {
+	defer tx.end()
+	if err := fn(tx); err != nil {
 		return err
 	}
-	if len(t.entries) == 0 {
+	if len(tx.entries) == 0 {
 		return errUnrecorded
 	}
-	release, err := s.appendAudit(ctx, t)
+	release, err := s.appendAudit(ctx, tx)
 	if err != nil {
-		return err
+		return s.settle(ctx, tx, err)
 	}
 	err = tx.Commit()
 	release(err)
@@ -217,15 +216,34 @@ func (s *Store) Update(ctx context.Context, fn func(*Tx) error) error {
 
 // transact is Update for what the system does by itself and nobody answers for.
 func (s *Store) transact(ctx context.Context, fn func(*Tx) error) error {
-	tx, err := s.write.BeginTx(ctx, nil)
+	tx, err := s.begin(ctx)
 	if err != nil {
 		return wrap("begin", err)
 	}
-	defer tx.Rollback()
-	if err := fn(&Tx{Tx: tx, store: s, now: TimeOf(s.now())}); err != nil {
+	defer tx.end()
+	if err := fn(tx); err != nil {
 		return err
 	}
 	return wrap("commit", tx.Commit())
+}
+
+// begin starts a transaction on a connection of its own. Each statement sees what was committed before it.
+func (s *Store) begin(ctx context.Context) (*Tx, error) {
+	conn, err := s.write.Conn(ctx)
+	if err != nil {
+		return nil, err
+	}
+	tx, err := conn.BeginTx(ctx, s.dialect.txOptions)
+	if err != nil {
+		return nil, errors.Join(err, conn.Close())
+	}
+	return &Tx{Tx: tx, conn: conn, store: s, now: TimeOf(s.now())}, nil
+}
+
+// end gives the connection back, and takes back what was not committed. It may be called twice.
+func (tx *Tx) end() {
+	_ = tx.Rollback()   // of a committed one it does nothing; of a broken one the server does it
+	_ = tx.conn.Close() // gives it back to the pool
 }
 
 // collect scans every row with scan, which each row type brings along.

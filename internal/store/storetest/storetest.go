@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	_ "github.com/jackc/pgx/v5/stdlib" // the driver that makes and drops schemas
 
@@ -54,7 +55,7 @@ func Open(t testing.TB, url string) *store.Store {
 // Options are what Open opens url with.
 func Options(url string) store.Options {
 	return store.Options{
-		URL: url, Migrate: true,
+		URL: url, Migrate: true, Now: time.Now,
 		Secrets: func(context.Context, bool) (store.Secrets, error) { return Secrets, nil },
 	}
 }
