@@ -6,8 +6,8 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
-	"time"
 	"os"
+	"time"
 
 	"github.com/z4j-go/z4j/internal/app"
 	"github.com/z4j-go/z4j/internal/config"
