@@ -3,6 +3,7 @@ package fold_test
 import (
 	"bytes"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"reflect"
 	"slices"
@@ -146,9 +147,7 @@ func (b *brain) place(before *fold.Result, news map[fold.MarkKey]fold.Payload) {
 			stored[a.Payloads[0].Mark] = b.attempts[a.Number]
 		}
 	}
-	for k, p := range b.side {
-		stored[k] = p
-	}
+	maps.Copy(stored, b.side)
 	for k, p := range news {
 		stored[k] = fold.MergePayload(stored[k], p)
 	}
@@ -210,8 +209,13 @@ func (b *brain) equal(t tb, want *brain, how string) {
 		name      string
 		got, want any
 	}{
-		{"result", b.result, want.result}, {"blob", b.blob, want.blob}, {"fields", b.fields, want.fields}, {"side rows", b.side, want.side},
-		{"attempts' payloads", b.attempts, want.attempts}, {"rollups", b.rollup, want.rollup}, {"events", b.events, want.events},
+		{"result", b.result, want.result},
+		{"blob", b.blob, want.blob},
+		{"fields", b.fields, want.fields},
+		{"side rows", b.side, want.side},
+		{"attempts' payloads", b.attempts, want.attempts},
+		{"rollups", b.rollup, want.rollup},
+		{"events", b.events, want.events},
 	} {
 		if reflect.DeepEqual(part.want, part.got) {
 			continue

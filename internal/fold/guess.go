@@ -1,5 +1,7 @@
 package fold
 
+import "slices"
+
 // graceful is how long after a task's newest mark the slower guesses wait: news of it may be on the way.
 const graceful = 2 * minute
 
@@ -36,7 +38,7 @@ func Propose(h *History, have []Guess, k *Knowledge) []Guess {
 			continue
 		}
 		if reason := k.reason(h, &r, a); reason != NoReason {
-			guesses = append(guesses[:len(guesses):len(guesses)], Guess{Start: a.Start, Reason: reason, At: k.Now})
+			guesses = append(slices.Clip(guesses), Guess{Start: a.Start, Reason: reason, At: k.Now})
 		}
 	}
 	return SortGuesses(guesses)

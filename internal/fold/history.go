@@ -252,7 +252,7 @@ func (h *History) insert(in mark) bool {
 			timeless++
 		}
 	}
-	drop := -1
+	var drop int
 	switch {
 	case in.timeless() && timeless > earliest+latest:
 		h.lost = true

@@ -182,17 +182,17 @@ func textRank[T string | []byte](v T) uint64 {
 
 // takenText returns the length and rank of a text that a field accepts, 0 for an unknown or refused one.
 func takenText(f FieldSet, v, taskID string) (size int, rank uint64) {
-	switch f {
-	case FieldName:
-		if strings.HasPrefix(v, "<unknown") {
-			return 0, 0
-		}
-	case FieldParent, FieldRoot:
-		if f == FieldParent && v == taskID || len(v) > longestID && utf8.RuneCountInString(v) > longestID || strings.IndexByte(v, 0) >= 0 {
-			return 0, 0
-		}
-	}
-	if v == "" {
+	link := f == FieldParent || f == FieldRoot
+	switch {
+	case f == FieldName && strings.HasPrefix(v, "<unknown"):
+		return 0, 0
+	case f == FieldParent && v == taskID:
+		return 0, 0
+	case link && len(v) > longestID && utf8.RuneCountInString(v) > longestID:
+		return 0, 0
+	case link && strings.IndexByte(v, 0) >= 0:
+		return 0, 0
+	case v == "":
 		return 0, 0
 	}
 	return len(v), textRank(v)

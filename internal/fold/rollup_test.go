@@ -116,7 +116,9 @@ func TestDifference(t *testing.T) {
 		{"what stays is left out", []fold.Contribution{c(1, "a", 2, 5)}, []fold.Contribution{c(1, "a", 2, 5)}, nil},
 		{"a name that becomes known moves it", []fold.Contribution{c(1, "", 1, 5)}, []fold.Contribution{c(1, "a", 1, 5)}, []fold.Contribution{c(1, "", -1, -5), c(1, "a", 1, 5)}},
 		{
-			"in order", []fold.Contribution{c(1, "b", 1, 0), c(3, "a", 1, 7)}, []fold.Contribution{c(0, "z", 1, 0), c(3, "a", 3, 6)},
+			"in order",
+			[]fold.Contribution{c(1, "b", 1, 0), c(3, "a", 1, 7)},
+			[]fold.Contribution{c(0, "z", 1, 0), c(3, "a", 3, 6)},
 			[]fold.Contribution{c(0, "z", 1, 0), c(1, "b", -1, 0), c(3, "a", 2, -1)},
 		},
 	} {

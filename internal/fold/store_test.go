@@ -179,8 +179,11 @@ func TestTheBound(t *testing.T) {
 		marks = append(marks, failed("", 500), succeeded("w", 501))
 		b := anyOrderOfMany(t, "rq", marks)
 		want(t, "attempts", attempts(&b.result), []attempt{
-			{"w", fold.StateLost, s(-10), 0}, {"v", fold.StateRevoked, s(-9), s(-8)}, {"u", fold.StateFailure, s(-7), s(-6)},
-			{"", fold.StateFailure, 0, s(500)}, {"w", fold.StateSuccess, 0, s(501)},
+			{"w", fold.StateLost, s(-10), 0},
+			{"v", fold.StateRevoked, s(-9), s(-8)},
+			{"u", fold.StateFailure, s(-7), s(-6)},
+			{"", fold.StateFailure, 0, s(500)},
+			{"w", fold.StateSuccess, 0, s(501)},
 		})
 		want(t, "reason", b.result.Attempts[0].Reason, fold.ReasonBeyondBound)
 	})

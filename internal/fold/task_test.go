@@ -174,8 +174,11 @@ func TestTheTask(t *testing.T) {
 			guesses: []fold.Guess{lost("w", 6)},
 			state:   fold.StateRetry,
 			attempts: []attempt{
-				{"w", fold.StateRetry, s(0), s(1)}, {"w", fold.StateSuccess, s(2), s(3)}, {"w", fold.StateFailure, s(4), s(5)},
-				{"w", fold.StateLost, s(6), 0}, {"v", fold.StateRetry, s(7), s(8)},
+				{"w", fold.StateRetry, s(0), s(1)},
+				{"w", fold.StateSuccess, s(2), s(3)},
+				{"w", fold.StateFailure, s(4), s(5)},
+				{"w", fold.StateLost, s(6), 0},
+				{"v", fold.StateRetry, s(7), s(8)},
 			},
 			check: func(t *testing.T, b *brain) {
 				want(t, "retry_count: a failure and a loss with a later one, and the retry itself", b.result.Task.RetryCount, int32(3))

@@ -26,6 +26,9 @@ type run struct {
 func (r *run) ended() bool { return r.end >= 0 }
 func (r *run) lost() bool  { return r.end < 0 && r.revoke < 0 && (r.guess >= 0 || r.gone) }
 
+// reaches reports whether the run may go on to the step: a gap may hold its end.
+func (r *run) reaches(s *step) bool { return !r.early || !s.late }
+
 // idle reports whether nothing is known to run: it ended, was revoked or is lost.
 func (r *run) idle() bool { return r.end >= 0 || r.revoke >= 0 || r.guess >= 0 || r.gone }
 
@@ -139,7 +142,7 @@ func (f *folder) end(k int32) {
 		return
 	}
 	if s.worker == "" && !startLost { // 3c
-		if i := f.newest(func(r *run) bool { return !r.ended() && !(r.early && s.late) }); i >= 0 {
+		if i := f.newest(func(r *run) bool { return !r.ended() && r.reaches(s) }); i >= 0 {
 			f.close(i, k)
 			return
 		}
@@ -150,7 +153,7 @@ func (f *folder) end(k int32) {
 		return
 	}
 	s.remark = RemarkHearsay // 3e
-	if i := f.newest(func(r *run) bool { return r.lost() && r.hearsay < 0 && !(r.early && s.late) }); i >= 0 {
+	if i := f.newest(func(r *run) bool { return r.lost() && r.hearsay < 0 && r.reaches(s) }); i >= 0 {
 		f.runs[i].hearsay = k
 	}
 }
@@ -162,7 +165,7 @@ func (f *folder) open(k int32, worker string) int32 {
 	best, distance := int32(-1), int64(0)
 	for i := len(f.runs) - 1; i >= 0; i-- {
 		r := &f.runs[i]
-		if r.ended() || r.worker != worker || r.early && s.late {
+		if r.ended() || r.worker != worker || !r.reaches(s) {
 			continue
 		}
 		if s.runtime < 0 {
