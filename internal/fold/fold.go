@@ -1,20 +1,3 @@
-// Package fold turns what is known of a task into its attempts and its row.
-//
-// What is known is a set of marks: life-cycle facts that agents reported. [Fold] is a pure function of that set and of
-// the brain's guesses, so that order, repetition and splitting into batches change nothing. A [History] is the set in the
-// compact form that is kept with the task; it holds no payloads. The way of a batch is:
-//
-//	var h fold.History
-//	guesses, err := h.Decode(engine, taskID, blob) // blob nil: a new task
-//	before := fold.Fold(&h, guesses)
-//	added := h.Add(&mark)                          // for each report; says what to write
-//	after := fold.Fold(&h, guesses)
-//	blob = h.Append(nil, guesses)
-//
-// Then the event rows are the marks that were new, the attempt rows are what [DiffAttempts] names, and the rollups are
-// the [Difference] of the two results' [Contributions].
-//
-// All times are µs since the epoch, 0 for unknown. Durations and counts of a result are -1 where unknown.
 package fold
 
 // Kind is what a mark says. The order of the numbers decides between marks of one time; they are stored.
