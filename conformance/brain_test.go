@@ -227,8 +227,9 @@ type attempt struct {
 }
 
 type event struct {
-	ID   string `json:"id"`
-	Kind string `json:"kind"`
+	ID     string  `json:"id"`
+	Kind   string  `json:"kind"`
+	Remark *string `json:"remark"`
 }
 
 func text(s *string) string {
