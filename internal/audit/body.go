@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"strconv"
 	"unicode/utf8"
 
@@ -344,4 +345,27 @@ func (b *Body) Differs(r *Row) string {
 		}
 	}
 	return ""
+}
+
+// Scan reads a column of text, NULL included. What is no text becomes one that was never signed.
+func (t *Text) Scan(src any) error {
+	switch v := src.(type) {
+	case nil:
+		*t = Text{}
+	case string:
+		*t = Text{S: v, Set: true}
+	case []byte:
+		*t = Text{S: string(v), Set: true}
+	default:
+		*t = Text{S: fmt.Sprintf("%T %v", v, v), Set: true}
+	}
+	return nil
+}
+
+// Param is what a parameter of a statement takes: a string, or nil for NULL.
+func (t Text) Param() any {
+	if !t.Set {
+		return nil
+	}
+	return t.S
 }

@@ -24,6 +24,9 @@ const (
 	migrationLock = 0x7a346a // advisory lock key: "z4j"
 )
 
+// ErrOldSchema says that the database has to be migrated first.
+var ErrOldSchema = errors.New("the schema is older than this z4j-brain: run `z4j-brain migrate upgrade`")
+
 // prepare asks for the secrets, migrates, and checks the fingerprint, all under one lock.
 func (s *Store) prepare(ctx context.Context, o Options) (err error) {
 	release, err := s.lockMigrations(ctx)
@@ -74,9 +77,9 @@ func (s *Store) prepare(ctx context.Context, o Options) (err error) {
 			}
 		}
 	} else if pending, err := p.HasPending(ctx); err != nil || pending {
-		return errors.Join(err, errors.New("the schema is older than this z4j-brain: run `z4j-brain migrate upgrade`"))
+		return errors.Join(err, ErrOldSchema)
 	}
-	return s.startChain(ctx, secrets, !have)
+	return s.startChain(ctx, secrets, o.Migrate)
 }
 
 func (s *Store) provider() (*goose.Provider, error) {

@@ -1,0 +1,145 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"encoding/hex"
+	"errors"
+	"math"
+	"time"
+
+	"github.com/z4j-go/z4j/internal/audit"
+	"github.com/z4j-go/z4j/internal/id"
+)
+
+// querier is what reads: the store's pools, or a transaction.
+type querier interface {
+	QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error)
+}
+
+// auditRows reads rows of the chain as they are stored; tail is what follows FROM audit_log.
+func auditRows(ctx context.Context, q querier, tail string, args ...any) ([]audit.Row, error) {
+	rows, err := q.QueryContext(ctx, `SELECT `+auditColumns+` FROM audit_log `+tail, args...)
+	return collect(rows, err, auditFields)
+}
+
+// auditRow reads one row, or gives ErrNotFound.
+func auditRow(ctx context.Context, q querier, tail string, args ...any) (audit.Row, error) {
+	rows, err := auditRows(ctx, q, tail, args...)
+	if err != nil {
+		return audit.Row{}, err
+	}
+	if len(rows) == 0 {
+		return audit.Row{}, ErrNotFound
+	}
+	return rows[0], nil
+}
+
+// auditFields scans auditColumns.
+func auditFields(r *audit.Row) []any {
+	return []any{
+		&r.Seq, storedID{&r.ID}, storedTime{&r.TS}, &r.ActorKind, &r.ActorID, &r.ProjectID, &r.ProjectLabel, &r.Action, &r.TargetType, &r.TargetID,
+		&r.TargetLabel, &r.Outcome, &r.Details, &r.RequestID, &r.KID, &r.ActorPersonal, &r.TargetPersonal, &r.Body, &r.PrevRowHMAC, &r.RowHMAC,
+	}
+}
+
+// storedID scans an identifier as text; one that is none becomes a text that was never signed, so that a
+// verification goes on and says so.
+type storedID struct{ to *string }
+
+// Scan implements sql.Scanner.
+func (s storedID) Scan(src any) error {
+	var u id.ID
+	if err := u.Scan(src); err == nil {
+		*s.to = u.String()
+		return nil
+	}
+	*s.to = "not an id"
+	if b, ok := src.([]byte); ok {
+		*s.to += " " + hex.EncodeToString(b)
+	}
+	return nil
+}
+
+// storedTime scans a time as µs; what is none becomes one that was never signed.
+type storedTime struct{ to *int64 }
+
+// Scan implements sql.Scanner.
+func (s storedTime) Scan(src any) error {
+	switch v := src.(type) {
+	case int64:
+		*s.to = v
+	case time.Time:
+		*s.to = v.UnixMicro()
+	default:
+		*s.to = math.MinInt64
+	}
+	return nil
+}
+
+// personalRows reads the personal parts of the entries from one to another, by entry.
+func personalRows(ctx context.Context, q querier, from, to int64) (map[int64][]audit.Personal, error) {
+	rows, err := q.QueryContext(ctx, `SELECT `+personalColumns+` FROM audit_personal WHERE seq BETWEEN $1 AND $2 ORDER BY seq, role`, from, to)
+	parts, err := collect(rows, err, personalFields)
+	if err != nil {
+		return nil, err
+	}
+	out := make(map[int64][]audit.Personal, len(parts))
+	for _, p := range parts {
+		out[p.Seq] = append(out[p.Seq], p)
+	}
+	return out, nil
+}
+
+// personalFields scans personalColumns.
+func personalFields(p *audit.Personal) []any {
+	return []any{&p.Seq, &p.Role, &p.Subject, &p.Salt, &p.JSON, orZero{&p.ErasedBy}}
+}
+
+// orZero scans NULL as 0.
+type orZero struct{ to *int64 }
+
+// Scan implements sql.Scanner.
+func (z orZero) Scan(src any) error {
+	n, _ := src.(int64)
+	*z.to = n
+	return nil
+}
+
+// boundary returns what the newest audit.pruned says that our keys prove; the zero Boundary if there is none.
+func (s *Store) boundary(ctx context.Context, q querier) (audit.Boundary, error) {
+	rows, err := auditRows(ctx, q, `WHERE action = $1 ORDER BY seq DESC LIMIT 8`, string(audit.Pruned))
+	if err != nil {
+		return audit.Boundary{}, wrap("read prune boundary", err)
+	}
+	for i := range rows {
+		if b, ok := audit.ReadBoundary(&rows[i], s.chain.given()); ok {
+			return b, nil
+		}
+	}
+	return audit.Boundary{}, nil
+}
+
+func (c *chain) given() []audit.Key {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.keys
+}
+
+// authentic returns what r says if key signed it.
+func authentic(r *audit.Row, key audit.Key) (audit.Body, bool) {
+	body, err := audit.ParseBody(r.Body)
+	if err != nil || body.KID != key.KID() || body.Differs(r) != "" || !key.Proves(r.Body, r.RowHMAC) {
+		return audit.Body{}, false
+	}
+	return body, true
+}
+
+// noneIsZero makes ErrNotFound no error.
+func noneIsZero[T any](v T, err error) (T, error) {
+	if errors.Is(err, ErrNotFound) {
+		var zero T
+		return zero, nil
+	}
+	return v, err
+}
