@@ -3,15 +3,30 @@ package store
 import (
 	"context"
 	"strings"
+
+	"github.com/z4j-go/z4j/internal/id"
 )
 
 // ExplainTasks gives the plan of a page of tasks.
 func (s *Store) ExplainTasks(ctx context.Context, f TaskFilter) (string, error) {
-	text, q, err := s.taskQuery(ctx, &f)
+	q, err := newestTasks.page(f.Page)
 	if err != nil {
 		return "", err
 	}
-	return s.Explain(ctx, text, q.args...)
+	search, err := s.taskSearch(ctx, &f)
+	if err != nil {
+		return "", err
+	}
+	var place, bound *id.ID
+	if q.begun {
+		at := q.at.key[0].(id.ID)
+		place = &at
+	}
+	if search.rest != "" {
+		bound = &id.ID{}
+	}
+	text, args := search.page(q, place, bound, q.limit+1)
+	return s.Explain(ctx, text, args...)
 }
 
 // Explain gives the plan of a statement; on Postgres with sequential scans made dear, as they are on a grown table.
@@ -53,3 +68,8 @@ func (s *Store) Analyze(ctx context.Context) error {
 
 // EventColumns are what a list of events reads.
 const EventColumns = eventColumns
+
+// TaskCursor is the cursor at a task.
+func TaskCursor(task id.ID, back bool) string {
+	return newestTasks.encode(cursor{back: back, key: []any{task}})
+}

@@ -67,5 +67,5 @@ func failuresPage(q *query, projects []id.ID) (text string, args []any) {
 			" AND rare_state = " + state + after + end + ") p"
 	}
 	return "SELECT " + taskColumns + taskBriefs + " FROM (SELECT project_id, id FROM (" + strings.Join(parts, " UNION ALL ") + ") u" + end +
-		") page JOIN tasks t ON t.project_id = page.project_id AND t.id = page.id" + decidingAttempt, w.args
+		") page CROSS JOIN tasks t" + decidingAttempt + " WHERE t.project_id = page.project_id AND t.id = page.id", w.args
 }

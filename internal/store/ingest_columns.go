@@ -3,6 +3,8 @@ package store
 import (
 	"cmp"
 	"slices"
+
+	"github.com/z4j-go/z4j/internal/fold"
 )
 
 // The column lists of what ingest writes, in the order of its parameters; both databases use them.
@@ -59,12 +61,20 @@ func splitAttempts(all []AttemptRow) (whole, touched []*AttemptRow) {
 
 const hourMicros = 3600 * 1_000_000
 
+// allTime is the hour under which tasks by state are counted once more over all hours: what stands now is asked for often,
+// and a history of hours is long.
+const allTime = 0
+
 // byHour adds minutes up to hours; minutes are sorted by project, minute, measure, name, queue.
 func byHour(minutes []RollupDelta) []RollupDelta {
 	hours := make([]RollupDelta, 0, len(minutes))
 	for _, m := range minutes {
 		m.Minute -= m.Minute % hourMicros
 		hours = append(hours, m)
+		if countsTasks(m.Measure) {
+			m.Minute = allTime
+			hours = append(hours, m)
+		}
 	}
 	slices.SortFunc(hours, RollupDelta.Compare)
 	out := hours[:0]
@@ -77,6 +87,12 @@ func byHour(minutes []RollupDelta) []RollupDelta {
 		out = append(out, h)
 	}
 	return out
+}
+
+// countsTasks reports whether a measure is one of tasks by state.
+func countsTasks(measure int16) bool {
+	first := int16(fold.MeasureTask)
+	return measure >= first && measure <= first+int16(fold.StateLost)
 }
 
 // Compare orders differences as the table's key does: project, bucket, measure, name, queue.

@@ -229,9 +229,14 @@ func readPage[T any](ctx context.Context, s *Store, q *query, head string, scan,
 // sql puts the dialect's fragments into text.
 func (s *Store) sql(text string) string { return strings.ReplaceAll(text, "{C}", s.dialect.byteOrder) }
 
-// contains is the condition that column contains a pattern of like, whatever the case of ASCII letters. Other letters
-// are compared as they are: SQLite knows no more, and both databases answer alike.
-func contains(column string) string { return "lower(" + column + `{C}) LIKE ? ESCAPE '\'` }
+// contains is the condition that column contains a pattern, whatever the case of ASCII letters. Other letters are
+// compared as they are: SQLite knows no more, and both databases answer alike.
+func (d dialect) contains(column string) string {
+	if d.name == sqliteDialect.name {
+		return column + ` LIKE ? ESCAPE '\'` // minds no case, and lower would cost as much again
+	}
+	return "lower(" + column + d.byteOrder + `) LIKE ? ESCAPE '\'`
+}
 
 // pattern is text for contains.
 func pattern(text string) string {

@@ -29,15 +29,12 @@ func TestHotListsUseIndexes(t *testing.T) {
 		}
 		slices.SortFunc(w.NewTasks, func(a, b store.TaskRow) int { return a.Compare(b.TaskRef) })
 		seed(t, s, &w)
-		if err := s.Analyze(t.Context()); err != nil {
-			t.Fatal(err)
-		}
 		first, err := s.Tasks(t.Context(), store.TaskFilter{Project: project, Page: store.Page{Limit: 100}})
 		if err != nil {
 			t.Fatal(err)
 		}
 		second := store.Page{Limit: 50, Cursor: *first.Next}
-		for _, tt := range []struct {
+		checks := []struct {
 			name, index string
 			filter      store.TaskFilter
 		}{
@@ -50,16 +47,26 @@ func TestHotListsUseIndexes(t *testing.T) {
 			{"of a name", "tasks_name", store.TaskFilter{Name: "name-1", Page: second}},
 			{"of some names", "tasks_name", store.TaskFilter{Name: "name", Page: second}},
 			{"by id", "task_key", store.TaskFilter{Search: id.Random().String()}},
-		} {
-			tt.filter.Project = project
-			plan, err := s.ExplainTasks(t.Context(), tt.filter)
-			checkPlan(t, tt.name, tt.index, plan, err)
 		}
-		events := `SELECT ` + store.EventColumns + ` FROM events WHERE project_id = $1 AND `
-		plan, err := s.Explain(t.Context(), events+`task_key = $2 AND occurred_at >= $3 ORDER BY occurred_at DESC, id DESC LIMIT 51`, project, project, store.TimeOf(t0))
-		checkPlan(t, "events of a task", "occurred_at", plan, err)
-		plan, err = s.Explain(t.Context(), `SELECT count(*) FROM workers WHERE project_id = $1 AND last_seen_at >= $2`, project, store.TimeOf(t0))
-		checkPlan(t, "workers by freshness", "workers_seen", plan, err)
+		for _, statistics := range []string{"without statistics: ", "with statistics: "} {
+			if s.Dialect() == "postgres" && statistics == "without statistics: " {
+				if err := s.Analyze(t.Context()); err != nil {
+					t.Fatal(err)
+				}
+				continue // autovacuum gathers them there; nobody does on SQLite
+			}
+			for _, tt := range checks {
+				tt.filter.Project = project
+				plan, err := s.ExplainTasks(t.Context(), tt.filter)
+				checkPlan(t, statistics+tt.name, tt.index, plan, err)
+			}
+			events := `SELECT ` + store.EventColumns + ` FROM events WHERE project_id = $1 AND `
+			plan, err := s.Explain(t.Context(), events+`task_key = $2 AND occurred_at >= $3 ORDER BY occurred_at DESC, id DESC LIMIT 51`, project, project, store.TimeOf(t0))
+			checkPlan(t, statistics+"events of a task", "occurred_at", plan, err)
+			if err := s.Analyze(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+		}
 	})
 }
 
@@ -72,6 +79,9 @@ func checkPlan(t *testing.T, name, index, plan string, err error) {
 		t.Errorf("%s: want %s in\n%s", name, index, plan)
 	}
 	for line := range strings.Lines(plan) {
+		if strings.Contains(line, "SEARCH t ") && !strings.Contains(line, "(project_id=? AND id=?)") || strings.Contains(line, "AUTOMATIC") {
+			t.Errorf("%s: the page's rows are not found one by one in\n%s", name, plan)
+		}
 		whole := strings.Contains(line, "Seq Scan") || strings.HasPrefix(line, "SCAN ") && !strings.Contains(line, "INDEX") &&
 			!strings.Contains(line, "SCAN p") && !strings.Contains(line, "SCAN u")
 		if whole {

@@ -19,49 +19,50 @@ type counted struct {
 	sum     int64
 }
 
-// count sums the measures of projects from since on, to the minute; a zero since means from ever. Only measures below
-// the histograms can be asked for. narrow may add conditions on name and queue.
-func (s *Store) count(ctx context.Context, projects []id.ID, measures []uint16, since Time, narrow func(*where)) (counts, error) {
-	out := counts{}
+// count sums the measures of projects from since on, to the minute. Only measures below the histograms can be asked for.
+func (s *Store) count(ctx context.Context, projects []id.ID, measures []uint16, since Time) (counts, error) {
 	minute, hour := since.Truncate(time.Minute), since.Truncate(time.Hour)
 	if hour.Before(minute) {
 		hour = hour.Add(time.Hour) // the first whole hour; the minutes before it are added one by one
 	}
+	out := counts{}
 	for part := range slices.Chunk(projects, projectsAtOnce) {
-		for _, q := range []struct {
-			table    string
-			from, to time.Time
-		}{{"rollup_hours", hour, time.Time{}}, {"rollup_minutes", minute, hour}} {
-			if q.table == "rollup_minutes" && q.from.Equal(q.to) {
-				continue
-			}
-			var w where
-			in(&w, "project_id", part)
-			in(&w, "measure", int64s(measures))
-			w.and("measure < 128") // the partial index rollup_hours_counts
-			if !q.from.IsZero() {
-				w.and("bucket >= ?", TimeOf(q.from))
-			}
-			if !q.to.IsZero() {
-				w.and("bucket < ?", TimeOf(q.to))
-			}
-			if narrow != nil {
-				narrow(&w)
-			}
-			rows, err := s.read.QueryContext(ctx, `SELECT project_id, measure, CAST(sum(count) AS bigint) FROM `+q.table+w.sql.String()+` GROUP BY project_id, measure`, w.args...)
-			found, err := collect(rows, err, func(c *counted) []any { return []any{&c.project, &c.measure, &c.sum} })
-			if err != nil {
-				return nil, err
-			}
-			for _, c := range found {
-				if out[c.project] == nil {
-					out[c.project] = map[uint16]int64{}
-				}
-				out[c.project][uint16(c.measure)] += c.sum
-			}
+		err := s.addCounts(ctx, out, "rollup_hours", part, measures, func(w *where) { w.and("bucket >= ?", TimeOf(hour)) })
+		if err == nil && minute.Before(hour) {
+			err = s.addCounts(ctx, out, "rollup_minutes", part, measures, func(w *where) { w.and("bucket >= ? AND bucket < ?", TimeOf(minute), TimeOf(hour)) })
+		}
+		if err != nil {
+			return nil, err
 		}
 	}
 	return out, nil
+}
+
+// countNow sums measures of tasks by state, as they stand now, of one project; narrow may add conditions on name and queue.
+func (s *Store) countNow(ctx context.Context, project id.ID, measures []uint16, narrow func(*where)) (map[uint16]int64, error) {
+	out := counts{}
+	err := s.addCounts(ctx, out, "rollup_hours", []id.ID{project}, measures, func(w *where) {
+		w.and("bucket = ?", TimeAt(allTime))
+		narrow(w)
+	})
+	return out[project], err
+}
+
+func (s *Store) addCounts(ctx context.Context, out counts, table string, projects []id.ID, measures []uint16, narrow func(*where)) error {
+	var w where
+	in(&w, "project_id", projects)
+	in(&w, "measure", int64s(measures))
+	w.and("measure < 128") // the partial index rollup_hours_counts
+	narrow(&w)
+	rows, err := s.read.QueryContext(ctx, `SELECT project_id, measure, CAST(sum(count) AS bigint) FROM `+table+w.sql.String()+` GROUP BY project_id, measure`, w.args...)
+	found, err := collect(rows, err, func(c *counted) []any { return []any{&c.project, &c.measure, &c.sum} })
+	for _, c := range found {
+		if out[c.project] == nil {
+			out[c.project] = map[uint16]int64{}
+		}
+		out[c.project][uint16(c.measure)] += c.sum
+	}
+	return err
 }
 
 func int64s(list []uint16) []int64 {
@@ -83,13 +84,13 @@ func taskStates() []uint16 {
 
 // TasksByState counts the tasks of a project by the name of the state that they are in now; every state is there.
 func (s *Store) TasksByState(ctx context.Context, project id.ID) (map[string]int64, error) {
-	n, err := s.count(ctx, []id.ID{project}, taskStates(), Time{}, nil)
+	n, err := s.countNow(ctx, project, taskStates(), func(*where) {})
 	if err != nil {
 		return nil, wrap("count tasks by state", err)
 	}
 	out := map[string]int64{}
 	for state := fold.StateUnknown; state <= fold.StateLost; state++ {
-		out[state.String()] = n[project][fold.MeasureTask+uint16(state)]
+		out[state.String()] = n[fold.MeasureTask+uint16(state)]
 	}
 	return out, nil
 }
@@ -112,7 +113,7 @@ func (t Traffic) FailureRate() float64 {
 // Traffics counts what went on in projects since a time, to the minute, from the rollups.
 func (s *Store) Traffics(ctx context.Context, projects []id.ID, since Time) (map[id.ID]Traffic, error) {
 	failed, succeeded := fold.MeasureOutcome+uint16(fold.StateFailure), fold.MeasureOutcome+uint16(fold.StateSuccess)
-	n, err := s.count(ctx, projects, append(taskStates(), failed, succeeded), since, nil)
+	n, err := s.count(ctx, projects, append(taskStates(), failed, succeeded), since)
 	if err != nil {
 		return nil, wrap("count traffic", err)
 	}
@@ -169,7 +170,7 @@ func (s *Store) CountTasks(ctx context.Context, f TaskFilter) (*int64, error) {
 			return nil, wrap("count tasks", err)
 		}
 	}
-	n, err := s.count(ctx, []id.ID{f.Project}, measures, Time{}, func(w *where) {
+	n, err := s.countNow(ctx, f.Project, measures, func(w *where) {
 		if f.Name != "" {
 			in(w, "name", names)
 		}
@@ -181,7 +182,7 @@ func (s *Store) CountTasks(ctx context.Context, f TaskFilter) (*int64, error) {
 		return nil, wrap("count tasks", err)
 	}
 	total := int64(0)
-	for _, v := range n[f.Project] {
+	for _, v := range n {
 		total += v
 	}
 	return &total, nil

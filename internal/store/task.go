@@ -2,9 +2,13 @@ package store
 
 import (
 	"context"
+	"database/sql"
 	"encoding/json"
+	"errors"
+	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/z4j-go/z4j/internal/fold"
 	"github.com/z4j-go/z4j/internal/id"
@@ -116,7 +120,8 @@ type TaskFilter struct {
 // newestTasks is the order of tasks: by the row's own id, which no change of state moves (docs/decisions).
 var newestTasks = listing{tag: 't', columns: "id", kinds: "i", desc: true}
 
-// Tasks lists tasks, newest first.
+// Tasks lists tasks, newest first. Where no index knows what a filter wants a page may end early, even empty, with a
+// cursor that goes on.
 func (s *Store) Tasks(ctx context.Context, f TaskFilter) (Slice[Task], error) {
 	out, err := s.tasks(ctx, f)
 	return out, wrap("list tasks", err)
@@ -124,12 +129,15 @@ func (s *Store) Tasks(ctx context.Context, f TaskFilter) (Slice[Task], error) {
 
 func (s *Store) tasks(ctx context.Context, f TaskFilter) (Slice[Task], error) {
 	out := Slice[Task]{Items: []Task{}}
-	text, q, err := s.taskQuery(ctx, &f)
-	if err != nil || text == "" {
+	q, err := newestTasks.page(f.Page)
+	if err != nil {
 		return out, err
 	}
-	rows, err := s.read.QueryContext(ctx, text, q.args...)
-	found, err := collect(rows, err, (*taskBrief).fields)
+	search, err := s.taskSearch(ctx, &f)
+	if err != nil || len(search.parts) == 0 {
+		return out, err
+	}
+	found, cut, err := s.scanTasks(ctx, q, search)
 	if err != nil {
 		return out, err
 	}
@@ -138,103 +146,195 @@ func (s *Store) tasks(ctx context.Context, f TaskFilter) (Slice[Task], error) {
 		out.Items = append(out.Items, page.Items[i].settle())
 	}
 	out.Next, out.Prev = page.Next, page.Prev
+	if cut != nil {
+		on := newestTasks.encode(cursor{back: q.at.back, key: []any{*cut}})
+		if q.at.back {
+			out.Prev = &on
+		} else {
+			out.Next = &on
+		}
+	}
 	return out, nil
 }
 
-// taskQuery is the statement of one page; "" where nothing can match.
-func (s *Store) taskQuery(ctx context.Context, f *TaskFilter) (text string, q *query, err error) {
-	if q, err = newestTasks.page(f.Page); err != nil {
-		return "", nil, err
-	}
-	q.and("project_id = ?", f.Project)
-	if err := s.narrow(ctx, q, f); err != nil {
-		return "", nil, err
-	}
-	parts := []string{""}
-	if f.Name != "" {
-		names, complete, err := s.taskNames(ctx, f.Project, f.Name)
-		switch {
-		case err != nil || complete && len(names) == 0:
-			return "", nil, err
-		case complete && len(names) <= namesAtOnce && (f.State == nil || !rareState(*f.State)):
-			parts = parts[:0]
-			for _, name := range names {
-				parts = append(parts, " AND name = "+q.arg(name))
-			}
-		default:
-			q.and("replace(name, ?, '') <> name", f.Name)
-		}
-	}
-	return s.sql(taskPage(q, parts)), q, nil
+// taskSearch is a filter made SQL.
+type taskSearch struct {
+	base   string // the conditions that an index serves in the list's order
+	rest   string // the others: rows are read and left out
+	parts  []string
+	args   []any // of base, rest, parts
+	inBase int   // how many of args belong to base
 }
 
-// taskPage finds the ids of the page first, so that no plan joins or sorts more than the page; of several parts, each of
-// which an index serves in the list's order, the best are taken.
-func taskPage(q *query, parts []string) string {
-	conditions, end := q.conditions(), q.end()
-	ids := "SELECT id FROM tasks" + conditions + parts[0] + end
-	if len(parts) > 1 {
+const (
+	// scanRows are read at most between two looks at the clock where no index knows what a filter wants.
+	scanRows = 20_000
+	// scanBudget is how long a page is looked for; it ends early then, and its cursor goes on from there.
+	scanBudget = time.Second
+)
+
+// scanTasks reads the rows of a page and one more. cut is the row up to which it looked before time was up; nil when the
+// page is full or the list at its end.
+func (s *Store) scanTasks(ctx context.Context, q *query, search *taskSearch) (found []taskBrief, cut *id.ID, err error) {
+	var place *id.ID
+	if q.begun {
+		at, _ := q.at.key[0].(id.ID) // newestTasks has no other kind of key
+		place = &at
+	}
+	for begun := s.now(); ; {
+		bound := (*id.ID)(nil)
+		if search.rest != "" {
+			if bound, err = s.taskAfter(ctx, q, search, place); err != nil {
+				return nil, nil, err
+			}
+		}
+		text, args := search.page(q, place, bound, q.limit+1-len(found))
+		rows, err := s.read.QueryContext(ctx, s.sql(text), args...)
+		list, err := collect(rows, err, (*taskBrief).fields)
+		if err != nil {
+			return nil, nil, err
+		}
+		found = append(found, list...)
+		switch {
+		case bound == nil || len(found) > q.limit:
+			return found, nil, nil
+		case s.now().Sub(begun) >= scanBudget:
+			return found, bound, nil
+		}
+		place = bound
+	}
+}
+
+// taskAfter finds the row that ends a stretch of scanRows behind place; nil where fewer follow.
+func (s *Store) taskAfter(ctx context.Context, q *query, search *taskSearch, place *id.ID) (*id.ID, error) {
+	w := where{args: slices.Clone(search.args[:search.inBase])}
+	text := "SELECT id FROM tasks" + search.base
+	if place != nil {
+		text += " AND id " + beyond(q.at.back) + " " + w.arg(*place)
+	}
+	var bound id.ID
+	err := s.read.QueryRowContext(ctx, text+newestTasks.order(q.at.back)+" LIMIT 1 OFFSET "+strconv.Itoa(scanRows-1), w.args...).Scan(&bound)
+	if errors.Is(err, sql.ErrNoRows) {
+		return nil, nil //nolint:nilnil // the list ends within the stretch
+	}
+	return &bound, err
+}
+
+// beyond compares with a place in the list of tasks, in the direction of reading.
+func beyond(back bool) string {
+	if back {
+		return ">"
+	}
+	return "<"
+}
+
+// page is the statement of rows behind place and up to bound. It finds their ids first, so that no plan joins or sorts
+// more than the page: of several parts, each of which an index serves in the list's order, the best are taken. CROSS JOIN
+// keeps SQLite from turning that around.
+func (t *taskSearch) page(q *query, place, bound *id.ID, limit int) (text string, args []any) {
+	w := where{args: slices.Clone(t.args)}
+	conditions := t.base + t.rest
+	if place != nil {
+		conditions += " AND id " + beyond(q.at.back) + " " + w.arg(*place)
+	}
+	if bound != nil {
+		conditions += " AND id " + beyond(!q.at.back) + "= " + w.arg(*bound)
+	}
+	end := newestTasks.order(q.at.back) + " LIMIT " + strconv.Itoa(limit)
+	ids := "SELECT id FROM tasks" + conditions + t.parts[0] + end
+	if len(t.parts) > 1 {
 		ids = ""
-		for _, part := range parts {
+		for _, part := range t.parts {
 			ids += " UNION ALL SELECT id FROM (SELECT id FROM tasks" + conditions + part + end + ") p"
 		}
 		ids = "SELECT id FROM (" + strings.TrimPrefix(ids, " UNION ALL ") + ") u" + end
 	}
-	return "SELECT " + taskColumns + taskBriefs + " FROM (" + ids + ") page JOIN tasks t ON t.project_id = $1 AND t.id = page.id" +
-		decidingAttempt + strings.ReplaceAll(q.list.order(q.at.back), " id", " t.id")
+	return "SELECT " + taskColumns + taskBriefs + " FROM (" + ids + ") page CROSS JOIN tasks t" + decidingAttempt +
+		" WHERE t.project_id = $1 AND t.id = page.id" + strings.ReplaceAll(newestTasks.order(q.at.back), " id", " t.id"), w.args
 }
 
-// narrow adds f's conditions but for the name. The project is parameter $1.
-func (s *Store) narrow(ctx context.Context, q *query, f *TaskFilter) error {
-	switch {
-	case f.State == nil:
-	case rareState(*f.State):
-		q.and("rare_state = ?", int64(*f.State))
-	default:
-		q.and("state = ?", int64(*f.State))
+// taskSearch makes f SQL; without parts nothing can match. The project is parameter $1.
+func (s *Store) taskSearch(ctx context.Context, f *TaskFilter) (*taskSearch, error) {
+	t := &taskSearch{parts: []string{""}}
+	var w where
+	w.and("project_id = ?", f.Project)
+	rare := f.State != nil && rareState(*f.State)
+	if rare {
+		w.and("rare_state = ?", int64(*f.State))
 	}
-	if len(f.Priorities) > 0 {
-		in(&q.where, "coalesce(priority, 'normal')", f.Priorities)
-	}
-	if f.Queue != "" {
-		q.and("queue = ?", f.Queue)
-	}
-	if f.Worker != "" {
-		q.and("worker = ?", f.Worker)
-	}
-	if f.Since != nil {
-		q.and("received_at >= ?", *f.Since)
-	}
-	if f.Until != nil {
-		q.and("received_at <= ?", *f.Until)
-	}
-	if f.Search == "" {
-		return nil
-	}
-	if _, err := id.Parse(f.Search); err == nil {
-		return s.narrowToID(ctx, q, f)
-	}
-	p := pattern(f.Search)
-	q.and("("+contains("name")+" OR "+contains("queue")+" OR "+contains("worker")+" OR "+contains("task_id")+")", p, p, p, p)
-	return nil
-}
-
-// narrowToID finds tasks by their whole id, in either case, through the primary key of each engine.
-func (s *Store) narrowToID(ctx context.Context, q *query, f *TaskFilter) error {
-	engines, err := s.skip(ctx, f.Project, "engine", enginesAtMost)
-	if err != nil {
-		return err
-	}
-	either := "1 = 0"
-	var vs []any
-	for _, engine := range engines {
-		for _, text := range []string{f.Search, strings.ToLower(f.Search)} {
-			either += " OR (engine = ? AND task_key = ?)"
-			vs = append(vs, engine, id.ID(fold.TaskKey(engine, text)))
+	t.base, t.inBase = w.sql.String(), len(w.args)
+	s.narrow(&w, f)
+	byID := false
+	if f.Search != "" {
+		if _, err := id.Parse(f.Search); err == nil {
+			byID = true
+			if t.parts, err = s.partsOfID(ctx, &w, f); err != nil {
+				return nil, err
+			}
+		} else {
+			p := pattern(f.Search)
+			w.and("("+s.dialect.contains("name")+" OR "+s.dialect.contains("queue")+" OR "+s.dialect.contains("worker")+" OR "+s.dialect.contains("task_id")+")", p, p, p, p)
 		}
 	}
-	q.and("("+either+")", vs...)
-	return nil
+	if f.Name != "" {
+		names, complete, err := s.taskNames(ctx, f.Project, f.Name)
+		plain := w.sql.Len() == len(t.base) // nothing but the project: the index of names has the list's order
+		switch {
+		case err != nil:
+			return nil, err
+		case complete && len(names) == 0:
+			t.parts = nil
+		case complete && plain && !rare && len(names) <= namesAtOnce:
+			t.parts = nil
+			for _, name := range names {
+				t.parts = append(t.parts, " AND name = "+w.arg(name))
+			}
+		default:
+			w.and("replace(name, ?, '') <> name", f.Name)
+		}
+	}
+	t.rest, t.args = w.sql.String()[len(t.base):], w.args
+	if byID {
+		t.base, t.rest = t.base+t.rest, "" // the primary key finds the few rows
+	}
+	return t, nil
+}
+
+// narrow adds the conditions of f that no index serves, but for the name's and the search's.
+func (s *Store) narrow(w *where, f *TaskFilter) {
+	if f.State != nil && !rareState(*f.State) {
+		w.and("state = ?", int64(*f.State))
+	}
+	if len(f.Priorities) > 0 {
+		in(w, "coalesce(priority, 'normal')", f.Priorities)
+	}
+	if f.Queue != "" {
+		w.and("queue = ?", f.Queue)
+	}
+	if f.Worker != "" {
+		w.and("worker = ?", f.Worker)
+	}
+	if f.Since != nil {
+		w.and("received_at >= ?", *f.Since)
+	}
+	if f.Until != nil {
+		w.and("received_at <= ?", *f.Until)
+	}
+}
+
+// partsOfID finds tasks by their whole id, in either case, through the primary key: a part for each engine.
+func (s *Store) partsOfID(ctx context.Context, w *where, f *TaskFilter) (parts []string, err error) {
+	engines, err := s.skip(ctx, f.Project, "engine", enginesAtMost)
+	texts := []string{strings.ToLower(f.Search)}
+	if f.Search != texts[0] {
+		texts = append(texts, f.Search)
+	}
+	for _, engine := range engines {
+		for _, text := range texts {
+			parts = append(parts, " AND engine = "+w.arg(engine)+" AND task_key = "+w.arg(id.ID(fold.TaskKey(engine, text))))
+		}
+	}
+	return parts, err
 }
 
 const (

@@ -307,3 +307,62 @@ func TestWorkersAgeByOneRule(t *testing.T) {
 		}
 	})
 }
+
+// TestALongSearchIsCutAndGoesOn: a page that takes too long to fill ends early, and its cursor loses nothing.
+func TestALongSearchIsCutAndGoesOn(t *testing.T) {
+	storetest.EachURL(t, func(t *testing.T, url string) {
+		o := storetest.Options(url)
+		clock := t0
+		o.Now = func() time.Time { clock = clock.Add(2 * time.Second); return clock } // every look takes longer than a page may
+		s, err := store.Open(t.Context(), o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer s.Close()
+		project := id.Random()
+		var w store.IngestWrites
+		for i := range 41_000 { // a little more than two stretches
+			r := taskRow(project, fmt.Sprint("t", i), t0.Add(time.Duration(i)*time.Millisecond), fold.StateReceived)
+			if i == 0 || i == 500 || i == 30_000 {
+				r.Worker = "rare@host"
+			}
+			w.NewTasks = append(w.NewTasks, r)
+		}
+		slices.SortFunc(w.NewTasks, func(a, b store.TaskRow) int { return a.Compare(b.TaskRef) })
+		seed(t, s, &w)
+		walk := func(cursor string, back bool) (pages []string, last store.Slice[store.Task]) {
+			for {
+				page, err := s.Tasks(t.Context(), store.TaskFilter{Project: project, Worker: "rare@host", Page: store.Page{Limit: 2, Cursor: cursor}})
+				if err != nil {
+					t.Fatal(err)
+				}
+				keys := []string{}
+				for _, task := range page.Items {
+					keys = append(keys, task.TaskID)
+				}
+				pages = append(pages, strings.Join(keys, " "))
+				on := page.Next
+				if back {
+					on = page.Prev
+				}
+				if on == nil {
+					return pages, page
+				}
+				cursor, last = *on, page
+			}
+		}
+		pages, last := walk("", false)
+		if diff := cmp.Diff([]string{"t30000", "", "t500 t0"}, pages); diff != "" {
+			t.Errorf("forwards (-want +got):\n%s", diff)
+		}
+		if last.Prev == nil {
+			t.Fatal("the last page but one has no cursor back")
+		}
+		// Back from behind the whole list.
+		end := id.New(t0.Add(-time.Hour))
+		pages, _ = walk(store.TaskCursor(end, true), true)
+		if diff := cmp.Diff([]string{"t500 t0", "t30000", ""}, pages); diff != "" {
+			t.Errorf("back (-want +got):\n%s", diff)
+		}
+	})
+}

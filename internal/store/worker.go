@@ -82,7 +82,7 @@ func (s *Store) Workers(ctx context.Context, f WorkerFilter, now Time) (Slice[Wo
 		q.and("(stopped_at IS NOT NULL OR last_seen_at < ?)", onlineSince(now))
 	}
 	if f.Search != "" {
-		q.and("("+contains("name")+" OR "+contains("hostname")+")", pattern(f.Search), pattern(f.Search))
+		q.and("("+s.dialect.contains("name")+" OR "+s.dialect.contains("hostname")+")", pattern(f.Search), pattern(f.Search))
 	}
 	out, err := readPage(ctx, s, q, `SELECT `+workerColumns+` FROM workers`, (*Worker).fields, key)
 	if err != nil {
