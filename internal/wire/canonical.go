@@ -98,7 +98,7 @@ func newScanner(raw []byte, strict bool) *scanner {
 
 func (s *scanner) release() {
 	s.raw, s.bind = nil, nil
-	if cap(s.out) > keep || cap(s.objects)+cap(s.members)+cap(s.open) > keep/32 {
+	if cap(s.out) > keep || cap(s.signed) > keep || cap(s.objects)+cap(s.members)+cap(s.open) > keep/32 {
 		return
 	}
 	s.out, s.objects, s.members, s.open, s.top = s.out[:0], s.objects[:0], s.members[:0], s.open[:0], s.top[:0]

@@ -116,7 +116,7 @@ func (s *Session) Verify(raw []byte, now time.Time) (Frame, error) {
 	if err := s.authenticate(sc, e); err != nil {
 		return Frame{}, err
 	}
-	f := Frame{Type: knownType(name)}
+	var f Frame
 	if err := s.admit(&f, e, now.UnixMicro()); err != nil {
 		return Frame{}, err
 	}
@@ -191,12 +191,13 @@ func (s *Session) remember(n nonce) {
 // fill reads the rest of an admitted frame; name is its type in canonical spelling.
 func (f *Frame) fill(e envelope, name []byte) error {
 	var ok bool
+	if f.Type = knownType(name); f.Type == "" {
+		f.Type = unknownType(name)
+	}
 	if f.ID, ok = frameID(e.id); !ok {
-		f.Type = string(appendValid(nil, appendUnescaped(nil, name)))
 		return fmt.Errorf("%w: id is not a text of 1 to %d characters", ErrContent, MaxID)
 	}
-	if f.Type == "" {
-		f.Type = string(appendValid(nil, appendUnescaped(nil, name)))
+	if knownType(name) == "" {
 		return ErrUnknownType
 	}
 	switch {
@@ -207,6 +208,13 @@ func (f *Frame) fill(e envelope, name []byte) error {
 		return fmt.Errorf("%w: payload is not an object", ErrContent)
 	}
 	return nil
+}
+
+// unknownType is a type of another time as text that a log can hold.
+func unknownType(name []byte) string {
+	const most = 80 // bytes; the longest known has 15
+	text := appendValid(nil, appendUnescaped(nil, name[:min(len(name), 6*most)]))
+	return string(appendValid(nil, text[:min(len(text), most)]))
 }
 
 // Sign appends a frame to dst, ready to be sent. The payload is the JSON of an object, nil for {}; it goes out in

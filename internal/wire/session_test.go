@@ -206,6 +206,15 @@ func TestNonceIsRememberedFor180Seconds(t *testing.T) {
 	}
 }
 
+func TestTypeOfAnotherTimeIsShortAndValid(t *testing.T) {
+	k := benchKeys
+	raw := signed(t, k, `"a"`, `"n"`, `{}`, `1`, testTS, `"`+strings.Repeat("ü", 1000)+`"`)
+	f, err := session(t, k).Verify(raw, testNow)
+	if !errors.Is(err, wire.ErrUnknownType) || f.Type != strings.Repeat("ü", 40) || f.ID != "a" {
+		t.Errorf("got type %q, id %q, %v, want its first 80 bytes and %v", f.Type, f.ID, err, wire.ErrUnknownType)
+	}
+}
+
 // The session id inside the signature keeps a frame from being replayed when counters have begun again.
 func TestLessonE1FrameOfAnotherSessionIsRefused(t *testing.T) {
 	old, fresh := benchKeys, benchKeys
