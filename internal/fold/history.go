@@ -138,6 +138,9 @@ func read(m *Mark) mark {
 	if in.heard == 0 {
 		in.heard = in.at
 	}
+	if in.timeless() && in.at == 0 {
+		in.at = in.heard
+	}
 	if m.Sender.ID != 0 {
 		in.sender = m.Sender
 	}

@@ -138,13 +138,14 @@ func (f *folder) broadcast(s *step) int32 {
 		return -1
 	}
 	since = max(since, s.at-senderClocks)
-	for k := range f.steps {
+	first := int32(-1)
+	for k := len(f.steps) - 1; k >= 0 && f.steps[k].at >= since; k-- {
 		other := &f.steps[k]
-		if other.kind == s.kind && other.at >= since && other.worker == s.worker && f.apart(other, s) {
-			return int32(k)
+		if other.kind == s.kind && other.worker == s.worker && f.apart(other, s) {
+			first = int32(k)
 		}
 	}
-	return -1
+	return first
 }
 
 // youngest returns when the youngest of the step's senders began, and whether any is known.

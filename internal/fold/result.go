@@ -270,7 +270,10 @@ func (f *folder) task(r *Result, byRetries bool) {
 		r.Revoke, r.RevokedAt, r.RevokePayload = f.key(s), s.order, f.h.marks[s.head].flags&flagPayload != 0
 	case decides >= 0:
 		a := &r.Attempts[decides]
-		t.State, t.Worker, t.Reason, t.Deciding = a.State, a.Worker, a.Reason, a.Number
+		t.State, t.Worker, t.Deciding = a.State, a.Worker, a.Number
+		if !a.Hearsay {
+			t.Reason = a.Reason
+		}
 		t.StartedAt, t.FinishedAt, t.EndAt, t.RuntimeUS, t.WaitUS = a.StartedAt, a.FinishedAt, a.EndAt, a.RuntimeUS, a.WaitUS
 	case f.received:
 		t.State = StateReceived

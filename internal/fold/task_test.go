@@ -275,6 +275,95 @@ func TestFields(t *testing.T) {
 	})
 }
 
+func TestReadings(t *testing.T) {
+	rules(t, []rule{
+		{
+			sentence: "where the worker is unknown the clock is its sender's",
+			marks: []fold.Mark{
+				received("", 3600, by(1, 1), heard(s(0))), received("", 3605, by(1, 1), heard(s(400))), received("", 10, by(2, 1)), started("w", 20), succeeded("w", 21),
+			},
+			state: fold.StateSuccess, attempts: []attempt{{"w", fold.StateSuccess, s(20), s(21)}},
+			check: func(t *testing.T, b *brain) {
+				want(t, "order times of the deliveries", b.result.Deliveries, []int64{s(0), s(5), s(10)})
+				want(t, "received_at, as sent", b.result.Task.ReceivedAt, s(3600))
+				want(t, "wait, by order times", b.result.Task.WaitUS, 20*sec)
+			},
+		},
+		{
+			sentence: "what several senders stamped has the earliest of their times, and all their fields",
+			engine:   "celery",
+			marks: []fold.Mark{
+				started("w", 30, by(1, 1)), started("w", 0, by(2, 1), retries(3)), started("", 0, by(3, 1), heard(s(-1))), succeeded("w", 40, by(1, 1)), succeeded("w", 10, by(2, 1), runtime(9*sec)),
+			},
+			state: fold.StateSuccess, attempts: []attempt{{"w", fold.StateSuccess, s(0), s(10)}},
+			check: func(t *testing.T, b *brain) {
+				want(t, "retries", b.result.Attempts[0].Retries, int64(3))
+				want(t, "run time", b.result.Task.RuntimeUS, 9*sec)
+				want(t, "copies", len(b.result.Notes), 3)
+			},
+		},
+		{
+			sentence: "unknown workers and senders are not taken for stamps on one event",
+			engine:   "celery",
+			marks:    []fold.Mark{started("", 0, by(1, 1)), started("", 5, by(2, 1)), started("w", 10), started("w", 15, by(2, 1)), started("w", 20)},
+			state:    fold.StateStarted,
+			attempts: []attempt{
+				{"", fold.StateStarted, s(0), 0},
+				{"", fold.StateStarted, s(5), 0},
+				{"w", fold.StateStarted, s(10), 0},
+				{"w", fold.StateStarted, s(15), 0},
+				{"w", fold.StateStarted, s(20), 0},
+			},
+		},
+		{
+			sentence: "a copy of hearsay is a copy; another kind of end is hearsay of its own",
+			marks:    []fold.Mark{started("w", 0), succeeded("w", 1), failed("v", 10), failed("v", 10.5), rejected("v", 10.6)},
+			state:    fold.StateSuccess, attempts: []attempt{{"w", fold.StateSuccess, s(0), s(1)}},
+			check: func(t *testing.T, b *brain) {
+				want(t, "remarks", []fold.Remark{remark(b, failed("v", 10)), remark(b, failed("v", 10.5)), remark(b, rejected("v", 10.6))},
+					[]fold.Remark{fold.RemarkHearsay, fold.RemarkCopy, fold.RemarkHearsay})
+			},
+		},
+		{
+			sentence: "hearsay has no reason of a loss",
+			marks:    []fold.Mark{started("w", 0), failed("v", 20)},
+			guesses:  []fold.Guess{lost("w", 0)},
+			state:    fold.StateFailure, attempts: []attempt{{"w", fold.StateFailure, s(0), s(20)}},
+			check: func(t *testing.T, b *brain) {
+				want(t, "the task's reason", b.result.Task.Reason, fold.NoReason)
+				want(t, "run time", b.result.Task.RuntimeUS, int64(-1))
+				want(t, "without a seen end", b.result.Task.Lost, int32(1))
+			},
+		},
+		{
+			sentence: "the retries of a delivery are not those of an attempt whose start was lost",
+			marks:    []fold.Mark{received("w", 0, retries(1)), retried("w", 1)},
+			state:    fold.StateRetry, attempts: []attempt{{"w", fold.StateRetry, 0, s(1)}},
+			check: func(t *testing.T, b *brain) { want(t, "retries", b.result.Attempts[0].Retries, int64(-1)) },
+		},
+		{
+			sentence: "of two guesses about one attempt the first counts",
+			engine:   "celery",
+			marks:    []fold.Mark{started("w", 0), started("w", 0.5)},
+			guesses: []fold.Guess{
+				{Start: key(started("w", 0)), Reason: fold.ReasonSilent, At: s(9)},
+				{Start: key(started("w", 0)), Reason: fold.ReasonStopped, At: s(8)},
+				{Start: key(started("w", 0.5)), Reason: fold.ReasonLaterWon, At: s(7)},
+			},
+			state: fold.StateLost, attempts: []attempt{{"w", fold.StateLost, s(0), 0}},
+			check: func(t *testing.T, b *brain) { want(t, "reason", b.result.Task.Reason, fold.ReasonStopped) },
+		},
+		{
+			sentence: "last and first order times are those of the marks",
+			marks:    []fold.Mark{mark(fold.Sent, "", s(-3)), started("w", 0), succeeded("w", 1), failed("v", 50)},
+			state:    fold.StateSuccess, attempts: []attempt{{"w", fold.StateSuccess, s(0), s(1)}},
+			check: func(t *testing.T, b *brain) {
+				want(t, "first, last and end", []int64{b.result.Task.FirstAt, b.result.Task.LastAt, b.result.Task.EndAt}, []int64{s(-3), s(50), s(1)})
+			},
+		},
+	})
+}
+
 func TestLessonL16OrderWithinASecondAndLateReceipts(t *testing.T) {
 	b := anyOrder(t, "celery", "x", []fold.Mark{
 		started("w", 0.1), retried("w", 0.2), started("w", 0.300001), succeeded("w", 0.300002),

@@ -76,27 +76,36 @@ func (f *folder) delivers(s *step) bool {
 // start opens a run (rule 1), or makes the step a copy of an open one's start.
 func (f *folder) start(k int32) {
 	s := &f.steps[k]
-	if f.h.celery {
-		for i := len(f.runs) - 1; i >= 0; i-- {
-			r := &f.runs[i]
-			if r.ended() || r.worker != s.worker {
-				continue
-			}
-			if s.order-f.steps[r.start].order > second {
-				break
-			}
-			f.copyTo(k, r.start)
-			if r.guess < 0 {
-				r.guess = s.guess
-			}
-			return
+	if of := f.startedJustNow(s); of >= 0 {
+		r := &f.runs[of]
+		f.copyTo(k, r.start)
+		if r.guess < 0 {
+			r.guess = s.guess
 		}
+		return
 	}
 	f.runs = append(f.runs, run{
 		start: k, end: -1, revoke: -1, hearsay: -1, pos: k, guess: s.guess, early: f.h.dropped && !s.late,
 		worker: s.worker, shown: s.worker, retries: s.retries, retryCount: s.retryCount, runtime: -1,
 	})
 	s.run = int32(len(f.runs) - 1)
+}
+
+// startedJustNow returns the open run whose start the step is a copy of, or -1.
+func (f *folder) startedJustNow(s *step) int32 {
+	if !f.h.celery {
+		return -1
+	}
+	for i := len(f.runs) - 1; i >= 0; i-- {
+		r := &f.runs[i]
+		if s.order-f.steps[r.pos].order > second {
+			break // and so are all before
+		}
+		if !r.ended() && r.worker == s.worker {
+			return int32(i)
+		}
+	}
+	return -1
 }
 
 // copyTo makes step k a copy of step of: it has no effect but to fill what its run lacks.
