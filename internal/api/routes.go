@@ -1,0 +1,184 @@
+package api
+
+import (
+	"context"
+	"net/http"
+	"reflect"
+	"strings"
+	"time"
+
+	"github.com/danielgtaylor/huma/v2"
+
+	"github.com/z4j-go/z4j/internal/audit"
+	"github.com/z4j-go/z4j/internal/auth"
+)
+
+// route is one operation of the API. None of the fields can be left out of a line of the table.
+type route struct {
+	method  string
+	path    string // below base; {slug} is the project
+	id      string // of the operation, in the OpenAPI document
+	summary string
+	access  access
+	action  audit.Action // what a refusal of a change is recorded as; reads have none
+	bucket  bucket
+	endpoint
+}
+
+// changes reports whether the route changes something, so that its refusals are recorded.
+func (rt *route) changes() bool { return rt.method != http.MethodGet }
+
+// access says who may call a route. The zero access is nobody.
+type access struct {
+	kind       accessKind
+	permission auth.Permission
+}
+
+type accessKind int
+
+const (
+	nobody       accessKind = iota
+	anyone                  // without credentials
+	untilSetUp              // anyone as long as there is no account, then whoever is logged in
+	loggedIn                // any account
+	installation            // whose role in the installation has the permission
+	project                 // whose role in the project {slug} has the permission; others don't learn that it exists
+)
+
+func open() access                          { return access{kind: anyone} }
+func openUntilSetUp() access                { return access{kind: untilSetUp} }
+func account() access                       { return access{kind: loggedIn} }
+func global(p auth.Permission) access       { return access{kind: installation, permission: p} }
+func inProject(p auth.Permission) access    { return access{kind: project, permission: p} }
+func (a access) needsSession() bool         { return a.kind >= loggedIn }
+func (a access) inProject() bool            { return a.kind == project }
+func (a access) allows(role auth.Role) bool { return a.permission == "" || role.Can(a.permission) }
+
+// bucket is a rate limit that routes share, per client network.
+type bucket string
+
+const (
+	unlimited     bucket = ""
+	loginBucket   bucket = "login"
+	setupBucket   bucket = "setup"
+	passwordCheck bucket = "password"
+	documentation bucket = "openapi"
+)
+
+func buckets() map[bucket]auth.Limit {
+	return map[bucket]auth.Limit{
+		loginBucket:   {Count: 20, Per: time.Minute},
+		setupBucket:   {Count: 120, Per: time.Minute}, // failed tries have a tighter limit of their own
+		passwordCheck: {Count: 10, Per: time.Minute},
+		documentation: {Count: 10, Per: time.Minute},
+	}
+}
+
+const none audit.Action = "" // of routes that change nothing
+
+// table is the whole API. The OpenAPI document, the permissions and the test of all roles come from it.
+func (s *Server) table() []route {
+	const get, post, patch, del = http.MethodGet, http.MethodPost, http.MethodPatch, http.MethodDelete
+	return []route{
+		{get, "/setup/status", "setup-status", "Whether the first account is still to be made", openUntilSetUp(), none, unlimited, call(s.setupStatus)},
+		{post, "/setup/complete", "complete-setup", "Make the first account with the one-time token", open(), audit.SetupAttempt, setupBucket, call(s.completeSetup)},
+
+		{post, "/auth/login", "login", "Log in", open(), audit.AuthLogin, loginBucket, call(s.login)},
+		{post, "/auth/logout", "logout", "End the session", account(), audit.AuthLogout, unlimited, call(s.logout)},
+		{get, "/auth/policy", "password-policy", "What a new password must be like", open(), none, unlimited, call(s.passwordPolicy)},
+		{get, "/auth/me", "me", "The account that is logged in, with its projects", account(), none, unlimited, call(s.showMe)},
+		{post, "/auth/change-password", "change-password", "Change the own password and end all other sessions", account(), audit.AuthPasswordChanged, passwordCheck, call(s.changePassword)},
+		{get, "/auth/sessions", "list-sessions", "The own sessions", account(), none, unlimited, call(s.listSessions)},
+		{post, "/auth/sessions/revoke-others", "revoke-other-sessions", "End all own sessions but this one", account(), audit.AuthSessionRevoked, unlimited, call(s.revokeOtherSessions)},
+		{post, "/auth/sessions/{session_id}/revoke", "revoke-session", "End one of the own sessions", account(), audit.AuthSessionRevoked, unlimited, call(s.revokeSession)},
+
+		{get, "/users", "list-users", "Accounts, the newest first", global(auth.ReadUsers), none, unlimited, call(s.listUsers)},
+		{post, "/users", "create-user", "Make an account", global(auth.CreateUsers), audit.UserCreated, unlimited, create(s.createUser)},
+
+		{get, "/projects", "list-projects", "The projects that the caller sees", account(), none, unlimited, call(s.listProjects)},
+		{post, "/projects", "create-project", "Make a project", global(auth.CreateProjects), audit.ProjectCreated, unlimited, create(s.createProject)},
+		{get, "/projects/{slug}", "get-project", "One project", inProject(auth.ReadProject), none, unlimited, call(s.showProject)},
+		{patch, "/projects/{slug}", "update-project", "Change a project", global(auth.ChangeProjects), audit.ProjectChanged, unlimited, call(s.changeProject)},
+
+		{get, "/projects/{slug}/memberships", "list-memberships", "Members of a project", inProject(auth.ReadMembers), none, unlimited, call(s.listMemberships)},
+		{post, "/projects/{slug}/memberships", "add-membership", "Make an account a member", inProject(auth.ManageMembers), audit.MembershipGranted, unlimited, create(s.addMembership)},
+
+		{get, "/projects/{slug}/agents", "list-agents", "Agents of a project, the newest first", inProject(auth.ReadAgents), none, unlimited, call(s.listAgents)},
+		{post, "/projects/{slug}/agents", "mint-agent", "Make an agent; its token and signing secret are shown once", inProject(auth.ManageAgents), audit.AgentMinted, unlimited, create(s.mintAgent)},
+		{del, "/projects/{slug}/agents/{agent_id}", "revoke-agent", "End an agent's token and its connections", inProject(auth.ManageAgents), audit.AgentRevoked, unlimited, call(s.revokeAgent)},
+	}
+}
+
+// endpoint is a typed handler: what it takes, what it gives, and how it is mounted.
+type endpoint struct {
+	in, out reflect.Type
+	mount   func(s *Server, api huma.API, rt *route)
+}
+
+// nothing is the answer 204.
+type nothing struct{}
+
+// call makes fn an endpoint that answers 200, or 204 if Out is nothing.
+func call[In, Out any](fn func(context.Context, *In) (*Out, error)) endpoint { return answering(0, fn) }
+
+// create is call for what answers 201.
+func create[In, Out any](fn func(context.Context, *In) (*Out, error)) endpoint {
+	return answering(http.StatusCreated, fn)
+}
+
+func answering[In, Out any](status int, fn func(context.Context, *In) (*Out, error)) endpoint {
+	return endpoint{
+		in: reflect.TypeFor[In](), out: reflect.TypeFor[Out](),
+		mount: func(s *Server, api huma.API, rt *route) {
+			op := s.operation(api, rt)
+			op.DefaultStatus = status
+			op.Middlewares = huma.Middlewares{s.gate(rt, hasBody(reflect.TypeFor[In]()))}
+			huma.Register(api, op, func(ctx context.Context, in *In) (*Out, error) {
+				if err := s.admit(ctx, rt); err != nil {
+					return nil, s.answerTo(ctx, err)
+				}
+				out, err := fn(ctx, in)
+				if err != nil {
+					return nil, s.answerTo(ctx, err)
+				}
+				return out, nil
+			})
+		},
+	}
+}
+
+func hasBody(in reflect.Type) bool {
+	_, has := in.FieldByName("Body")
+	return has
+}
+
+// operation describes a route to huma.
+func (s *Server) operation(api huma.API, rt *route) huma.Operation {
+	op := huma.Operation{
+		OperationID: rt.id, Method: rt.method, Path: base + rt.path, Summary: rt.summary, Tags: []string{tagOf(rt.path)},
+		MaxBodyBytes: -1, // the gate has counted
+		Responses: map[string]*huma.Response{"default": {
+			Description: "Error",
+			Content:     map[string]*huma.MediaType{"application/json": {Schema: api.OpenAPI().Components.Schemas.Schema(reflect.TypeFor[problemBody](), true, "Error")}},
+		}},
+	}
+	if rt.access.inProject() && !strings.Contains(rt.path, "{slug}") {
+		panic("api: " + rt.id + " asks for a role in a project and its path names none")
+	}
+	if rt.access.inProject() || strings.Contains(rt.path, "{slug}") {
+		op.Parameters = append(op.Parameters, &huma.Param{Name: "slug", In: "path", Required: true, Description: "the project", Schema: &huma.Schema{Type: huma.TypeString}})
+	}
+	if rt.access.needsSession() {
+		op.Security = []map[string][]string{{"session": {}}}
+	}
+	return op
+}
+
+// tagOf groups operations by the noun that their path is about.
+func tagOf(path string) string {
+	parts := strings.Split(strings.TrimPrefix(path, "/"), "/")
+	if parts[0] == "projects" && len(parts) > 2 {
+		return parts[2]
+	}
+	return parts[0]
+}

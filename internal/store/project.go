@@ -1,0 +1,112 @@
+package store
+
+import (
+	"context"
+
+	"github.com/z4j-go/z4j/internal/audit"
+	"github.com/z4j-go/z4j/internal/id"
+)
+
+// Project is a tenant: agents report into it and members see it.
+type Project struct {
+	ID                    id.ID    `json:"id"`
+	Slug                  string   `json:"slug"`
+	Name                  string   `json:"name"`
+	Description           *string  `json:"description"`
+	Environment           string   `json:"environment"`
+	Timezone              string   `json:"timezone"`
+	IsActive              bool     `json:"is_active"`
+	DefaultSchedulerOwner string   `json:"default_scheduler_owner"`
+	AllowedSchedulers     []string `json:"allowed_schedulers"` // null: any
+	CreatedAt             Time     `json:"created_at"`
+	UpdatedAt             Time     `json:"updated_at"`
+}
+
+const projectColumns = `projects.id, slug, name, description, environment, projects.timezone, projects.is_active, default_scheduler_owner, allowed_schedulers, projects.created_at, projects.updated_at`
+
+func (p *Project) fields() []any {
+	return []any{
+		&p.ID, &p.Slug, &p.Name, &p.Description, &p.Environment, &p.Timezone, &p.IsActive, &p.DefaultSchedulerOwner, parsedJSON{&p.AllowedSchedulers},
+		&p.CreatedAt, &p.UpdatedAt,
+	}
+}
+
+// Audited is how entries name the project.
+func (p *Project) Audited() audit.Project { return audit.Project{ID: p.ID.String(), Label: p.Slug} }
+
+const maxProjects = 500 // of a list: what an administrator of many can still look through
+
+// Projects returns the active projects that an account is a member of, or, with all, every one, by name.
+func (s *Store) Projects(ctx context.Context, user id.ID, all bool) ([]Project, error) {
+	w := where{}
+	w.and("projects.is_active")
+	if !all {
+		w.and("EXISTS (SELECT 1 FROM memberships m WHERE m.project_id = projects.id AND m.user_id = ?)", user)
+	}
+	rows, err := s.read.QueryContext(ctx, s.sql(`SELECT `+projectColumns+` FROM projects`+w.sql.String()+` ORDER BY name{C}, projects.id LIMIT `+w.arg(maxProjects)), w.args...)
+	list, err := collect(rows, err, (*Project).fields)
+	return list, wrap("list projects", err)
+}
+
+// ProjectOf returns the project of a slug, active or not, and the role that an account has in it, "" for none.
+// ErrNotFound says that there is no such project.
+func (s *Store) ProjectOf(ctx context.Context, slug string, user id.ID) (p Project, role string, err error) {
+	err = s.read.QueryRowContext(ctx, `SELECT `+projectColumns+`, coalesce((SELECT role FROM memberships m WHERE m.project_id = projects.id AND m.user_id = $2), '')
+		FROM projects WHERE slug = $1`, slug, user).Scan(append(p.fields(), &role)...)
+	return p, role, wrap("project", err)
+}
+
+// CreateProject makes p, whose id and times are given here; ErrConflict says that its slug is taken.
+func (s *Store) CreateProject(ctx context.Context, p Project, by By) (out Project, err error) {
+	err = s.Update(ctx, func(tx *Tx) error {
+		if out, err = tx.createProject(ctx, p); err != nil {
+			return err
+		}
+		tx.Record(by.entry(audit.ProjectCreated, out.Audited(), audit.Target{ID: out.ID.String(), Label: out.Slug},
+			map[string]any{"slug": out.Slug, "environment": out.Environment}))
+		return nil
+	})
+	return out, err
+}
+
+func (tx *Tx) createProject(ctx context.Context, p Project) (Project, error) {
+	var out Project
+	err := tx.QueryRowContext(ctx, `
+		INSERT INTO projects (id, slug, name, description, environment, timezone, default_scheduler_owner, allowed_schedulers, created_at, updated_at)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $9) RETURNING `+projectColumns,
+		id.New(tx.now.Time), p.Slug, p.Name, p.Description, p.Environment, p.Timezone, p.DefaultSchedulerOwner, listOrNull(p.AllowedSchedulers), tx.now).
+		Scan(out.fields()...)
+	return out, wrap("create project", err)
+}
+
+// ChangeProject reads the project of a slug, lets change alter it, writes and records it. ErrConflict says that a new
+// slug is taken; an error of change is returned as it is.
+func (s *Store) ChangeProject(ctx context.Context, slug string, change func(*Project) error, by By) (out Project, err error) {
+	err = s.Update(ctx, func(tx *Tx) error {
+		var p Project
+		if err := tx.QueryRowContext(ctx, `SELECT `+projectColumns+` FROM projects WHERE slug = $1`+s.dialect.forUpdate, slug).Scan(p.fields()...); err != nil {
+			return wrap("change project", err)
+		}
+		if err := change(&p); err != nil {
+			return err
+		}
+		err := tx.QueryRowContext(ctx, `UPDATE projects SET slug = $1, name = $2, description = $3, environment = $4, timezone = $5,
+			default_scheduler_owner = $6, allowed_schedulers = $7, updated_at = $8 WHERE id = $9 RETURNING `+projectColumns,
+			p.Slug, p.Name, p.Description, p.Environment, p.Timezone, p.DefaultSchedulerOwner, listOrNull(p.AllowedSchedulers), tx.now, p.ID).
+			Scan(out.fields()...)
+		if err != nil {
+			return wrap("change project", err)
+		}
+		tx.Record(by.entry(audit.ProjectChanged, out.Audited(), audit.Target{ID: out.ID.String(), Label: out.Slug},
+			map[string]any{"slug": out.Slug, "previous_slug": slug, "environment": out.Environment}))
+		return nil
+	})
+	return out, err
+}
+
+func listOrNull(list []string) any {
+	if list == nil {
+		return nil
+	}
+	return jsonList(list)
+}
