@@ -81,6 +81,11 @@ func Start(ctx context.Context, o Options) (_ *Brain, err error) {
 	}
 	b.onStop("store", time.Second, func(context.Context) error { return b.Store.Close() })
 
+	passwords := Passwords(c)
+	if err := b.firstAccount(ctx, passwords); err != nil {
+		return nil, err
+	}
+
 	taken := ingest.New(b.Store, ingest.Options{
 		Log: b.Log, Now: b.Now, Horizon: time.Duration(c.Retention.TaskDays) * 24 * time.Hour,
 	})
@@ -183,7 +188,7 @@ func (b *Brain) openStore(ctx context.Context) (*store.Store, error) {
 	if err := c.MakeHome(); err != nil && c.Database.URL.IsSQLite() {
 		return nil, err // with Postgres and secrets from outside nothing is kept there
 	}
-	return store.Open(ctx, store.Options{
+	s, err := store.Open(ctx, store.Options{
 		URL: c.Database.URL.Reveal(), Log: b.Log, Now: b.Now, Migrate: c.Database.AutoMigrate,
 		Secrets: func(ctx context.Context, empty bool) (store.Secrets, error) {
 			if empty && c.Secrets.None() {
@@ -198,6 +203,10 @@ func (b *Brain) openStore(ctx context.Context) (*store.Store, error) {
 			return StoreSecrets(c), nil
 		},
 	})
+	if errors.Is(err, store.ErrNoSchema) {
+		err = fmt.Errorf("%w: start once without Z4J_AUTO_MIGRATE=false", err)
+	}
+	return s, err
 }
 
 // StoreSecrets are the secrets of c that the store needs.

@@ -1,11 +1,125 @@
 package cli
 
-type checkCmd struct{}
+import (
+	"context"
+	"errors"
+	"fmt"
+	"text/tabwriter"
 
-// Run x.
-func (checkCmd) Run(c *call) error { return nil }
+	"github.com/z4j-go/z4j/internal/config"
+	"github.com/z4j-go/z4j/internal/store"
+)
 
-type statusCmd struct{}
+// Exit codes of check, by what is wrong.
+const (
+	exitSettings = 1 // also secrets and the audit log
+	exitDatabase = 2
+	exitSchema   = 3
+)
 
-// Run x.
-func (statusCmd) Run(c *call) error { return nil }
+type checkCmd struct {
+	JSON bool `name:"json" help:"Print JSON."`
+}
+
+// Help is shown by `check --help`.
+func (checkCmd) Help() string {
+	return `Changes nothing.
+
+Exit codes: 0 all is well; 1 settings, secrets or audit log; 2 database; 3 schema.`
+}
+
+// finding is one line of check.
+type finding struct {
+	Check   string `json:"check"`
+	OK      bool   `json:"ok"`
+	Message string `json:"message"`
+
+	code int
+}
+
+// Run checks one thing after the other; what needs something that is wrong is not looked at.
+func (k *checkCmd) Run(c *call) error {
+	found := c.check(context.Background())
+	code := 0
+	for _, f := range found {
+		if !f.OK && code == 0 {
+			code = f.code
+		}
+	}
+	if k.JSON {
+		if err := printJSON(c.stdout, map[string]any{"ok": code == 0, "checks": found}); err != nil {
+			return err
+		}
+		return exit(code, nil)
+	}
+	w := tabwriter.NewWriter(c.stdout, 0, 0, 2, ' ', 0)
+	for _, f := range found {
+		mark := "ok"
+		if !f.OK {
+			mark = "WRONG"
+		}
+		fmt.Fprintf(w, "%s\t%s\t%s\n", f.Check, mark, f.Message)
+	}
+	if code == 0 {
+		fmt.Fprintln(w, "all green")
+	}
+	return errors.Join(w.Flush(), quietly(code))
+}
+
+func quietly(code int) error {
+	if code == 0 {
+		return nil
+	}
+	return exit(code, nil)
+}
+
+func (c *call) check(ctx context.Context) []finding {
+	var found []finding
+	add := func(check string, code int, ok string, err error) bool {
+		f := finding{Check: check, OK: err == nil, Message: ok, code: code}
+		if err != nil {
+			f.Message = err.Error()
+		}
+		found = append(found, f)
+		return f.OK
+	}
+	cfg, err := c.load(true)
+	if !add("settings", exitSettings, warnings(cfg), err) {
+		return found
+	}
+	if !add("secrets", exitSettings, "all three are there", cfg.SecretsError()) {
+		return found
+	}
+	s, err := c.openStore(ctx, cfg, false)
+	switch {
+	case errors.Is(err, store.ErrForeignSecret), errors.Is(err, config.ErrSecrets):
+		add("secrets", exitSettings, "", err)
+		return found
+	case errors.Is(err, store.ErrNoSchema), errors.Is(err, store.ErrFutureSchema), errors.Is(err, store.ErrOldSchema), errors.Is(err, errNoDatabase):
+		add("database", exitDatabase, cfg.Database.URL.String(), nil)
+		add("schema", exitSchema, "", err)
+		return found
+	case err != nil:
+		add("database", exitDatabase, "", err)
+		return found
+	}
+	add("database", exitDatabase, cfg.Database.URL.String(), nil)
+	have, _, err := s.SchemaVersion(ctx)
+	add("schema", exitSchema, fmt.Sprintf("%d, up to date", have), err)
+	add("audit", exitSettings, "changes can be recorded; `z4j-brain audit verify` proves what is there", s.AuditErr())
+	if err := s.Close(); err != nil {
+		add("database", exitDatabase, "", err)
+	}
+	return found
+}
+
+func warnings(cfg *config.Config) string {
+	switch n := len(cfg.Warnings); n {
+	case 0:
+		return "valid"
+	case 1:
+		return "valid; " + cfg.Warnings[0]
+	default:
+		return fmt.Sprintf("valid; %d warnings, the first: %s", n, cfg.Warnings[0])
+	}
+}

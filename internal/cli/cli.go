@@ -52,13 +52,17 @@ type call struct {
 type grammar struct {
 	Home string `help:"State directory, instead of Z4J_HOME (~/.z4j)." placeholder:"DIR"`
 
-	Serve   serveCmd   `cmd:"" help:"Run the brain."`
-	Health  healthCmd  `cmd:"" help:"Ask the running brain whether it is ready."`
-	Check   checkCmd   `cmd:"" help:"Check settings, database, schema and audit log without a running brain."`
-	Status  statusCmd  `cmd:"" help:"Show the version, the database and how much is in it."`
-	Config  configCmd  `cmd:"" help:"Show or validate the settings."`
-	Migrate migrateCmd `cmd:"" help:"Bring the schema up to date, or show which it is."`
-	Version versionCmd `cmd:"" help:"Print the version."`
+	Serve           serveCmd           `cmd:"" help:"Run the brain."`
+	Health          healthCmd          `cmd:"" help:"Ask the running brain whether it is ready."`
+	Check           checkCmd           `cmd:"" help:"Check settings, database, schema and audit log without a running brain."`
+	Status          statusCmd          `cmd:"" help:"Show the version, the database and how much is in it."`
+	Config          configCmd          `cmd:"" help:"Show or validate the settings."`
+	Migrate         migrateCmd         `cmd:"" help:"Bring the schema up to date, or show which it is."`
+	Audit           auditCmd           `cmd:"" help:"The audit log."`
+	CreateSuperuser createSuperuserCmd `cmd:"" name:"createsuperuser" aliases:"bootstrap-admin" help:"Make the first account."`
+	Users           usersCmd           `cmd:"" help:"Accounts."`
+	ChangePassword  changePasswordCmd  `cmd:"" name:"changepassword" help:"Give an account a new password."`
+	Version         versionCmd         `cmd:"" help:"Print the version."`
 }
 
 // Run runs the command that args name and returns the exit code of the process.

@@ -1,0 +1,65 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"text/tabwriter"
+	"time"
+
+	"github.com/z4j-go/z4j/internal/config"
+	"github.com/z4j-go/z4j/internal/store"
+)
+
+type statusCmd struct {
+	JSON bool `name:"json" help:"Print JSON."`
+}
+
+// Help is shown by `status --help`.
+func (statusCmd) Help() string {
+	return `Counts exactly, by reading whole tables.
+
+Exit codes: 0 shown, 1 could not, 2 wrong arguments or settings.`
+}
+
+// status is what the command shows.
+type status struct {
+	Version     string       `json:"version"`
+	Schema      int64        `json:"schema"`
+	Environment string       `json:"environment"`
+	Home        string       `json:"z4j_home"`
+	Database    string       `json:"database"`
+	Counts      store.Counts `json:"counts"`
+}
+
+// Run shows what there is.
+func (k *statusCmd) Run(c *call) error {
+	return c.withStore(func(ctx context.Context, cfg *config.Config, s *store.Store) error {
+		schema, _, err := s.SchemaVersion(ctx)
+		if err != nil {
+			return err
+		}
+		counts, incomplete := s.Counts(ctx, store.TimeOf(time.Now()))
+		out := status{c.version, schema, cfg.General.Environment, cfg.General.Home, cfg.Database.URL.String(), counts}
+		if k.JSON {
+			return errors.Join(printJSON(c.stdout, out), incomplete)
+		}
+		w := tabwriter.NewWriter(c.stdout, 0, 0, 2, ' ', 0)
+		for _, line := range [][2]string{
+			{"version", out.Version}, {"schema", strconv.FormatInt(schema, 10)}, {"environment", out.Environment}, {"home", out.Home}, {"database", out.Database},
+			{"users", amount(counts.Users)}, {"active sessions", amount(counts.ActiveSessions)}, {"projects", amount(counts.Projects)}, {"agents", amount(counts.Agents)},
+			{"tasks", amount(counts.Tasks)}, {"events", amount(counts.Events)}, {"dead letters", amount(counts.DeadLetters)}, {"audit rows", amount(counts.AuditRows)},
+		} {
+			fmt.Fprintf(w, "%s\t%s\n", line[0], line[1])
+		}
+		return errors.Join(w.Flush(), incomplete)
+	})
+}
+
+func amount(n int64) string {
+	if n < 0 {
+		return "n/a"
+	}
+	return strconv.FormatInt(n, 10)
+}
