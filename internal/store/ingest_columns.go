@@ -62,8 +62,8 @@ func splitAttempts(all []AttemptRow) (whole, touched []*AttemptRow) {
 const hourMicros = 3600 * 1_000_000
 
 // allTime is the hour under which tasks by state are counted once more over all hours: what stands now is asked for often,
-// and a history of hours is long.
-const allTime = 0
+// and a history of hours is long. It is no hour of any event's; 0 would be written as unknown.
+const allTime = hourMicros
 
 // byHour adds minutes up to hours; minutes are sorted by project, minute, measure, name, queue.
 func byHour(minutes []RollupDelta) []RollupDelta {
