@@ -342,6 +342,21 @@ func TestStartsAndEnds(t *testing.T) {
 			},
 		},
 		{
+			sentence: "3a and 3b also where no start was heard",
+			marks:    []fold.Mark{failed("w", 0, exception("E")), failed("w", 0.4), retried("w", 1), retried("", 1)},
+			state:    fold.StateRetry, attempts: []attempt{{"w", fold.StateRetry, 0, s(0)}},
+		},
+		{
+			sentence: "3b: a retried later than that is an end of its own",
+			marks:    []fold.Mark{started("w", -1), failed("w", 0), retried("w", 1.000001)},
+			state:    fold.StateRetry, attempts: []attempt{{"w", fold.StateFailure, s(-1), s(0)}, {"w", fold.StateRetry, 0, s(1.000001)}},
+		},
+		{
+			sentence: "3a: the same end later than that is not a copy",
+			marks:    []fold.Mark{started("w", -1), succeeded("w", 0), succeeded("w", 1.000001)},
+			state:    fold.StateSuccess, attempts: []attempt{{"w", fold.StateSuccess, s(-1), s(0)}, {"w", fold.StateSuccess, 0, s(1.000001)}},
+		},
+		{
 			sentence: "3b: a start between makes two ends",
 			marks:    []fold.Mark{started("w", 0), failed("w", 1), started("v", 1.5), retried("w", 2)},
 			state:    fold.StateStarted,

@@ -200,6 +200,9 @@ func TestTheBound(t *testing.T) {
 		}
 		b := anyOrderOfMany(t, "rq", marks)
 		want(t, "deliveries", b.result.Task.Deliveries, int32(768))
+		b = anyOrderOfMany(t, "rq", slices.DeleteFunc(marks, func(m fold.Mark) bool { return m.Worker == "v" }))
+		want(t, "deliveries without a time", b.result.Task.Deliveries, int32(384))
+		want(t, "at least", b.result.Task.Truncated, true)
 	})
 }
 

@@ -293,13 +293,14 @@ func TestReadings(t *testing.T) {
 			sentence: "what several senders stamped has the earliest of their times, and all their fields",
 			engine:   "celery",
 			marks: []fold.Mark{
-				started("w", 30, by(1, 1)), started("w", 0, by(2, 1), retries(3)), started("", 0, by(3, 1), heard(s(-1))), succeeded("w", 40, by(1, 1)), succeeded("w", 10, by(2, 1), runtime(9*sec)),
+				started("w", 30, by(1, 1)), started("w", 0, by(2, 1)), started("", 0, by(3, 1), heard(s(-1))), received("w", -9, retries(3)), received("", -9, eta(s(-8)), retries(2)), succeeded("w", 40, by(1, 1)), succeeded("w", 10, by(2, 1), runtime(9*sec)),
 			},
 			state: fold.StateSuccess, attempts: []attempt{{"w", fold.StateSuccess, s(0), s(10)}},
 			check: func(t *testing.T, b *brain) {
 				want(t, "retries", b.result.Attempts[0].Retries, int64(3))
 				want(t, "run time", b.result.Task.RuntimeUS, 9*sec)
-				want(t, "copies", len(b.result.Notes), 3)
+				want(t, "copies", len(b.result.Notes), 4)
+				want(t, "wait from the eta of one of the two receipts", b.result.Task.WaitUS, 8*sec)
 			},
 		},
 		{
@@ -398,6 +399,22 @@ func TestLessonF8ASuccessFromTheFutureFreezesNothing(t *testing.T) {
 	want(t, "order time of the first mark", b.result.Task.FirstAt, s(0))
 }
 
+func TestProposeByTheProcessThatReportedACopyOfTheStart(t *testing.T) {
+	var h fold.History
+	if _, err := h.Decode("celery", "x", nil); err != nil {
+		t.Fatal(err)
+	}
+	for _, m := range []fold.Mark{started("w", 0, by(1, 1)), started("w", 0.2, by(2, 1)), started("w", 0.4, by(1, 1)), started("v", 0.1, by(3, 1))} {
+		h.Add(&m)
+	}
+	for sender, lost := range map[uint64]bool{1: true, 2: true, 3: false, 4: false} {
+		guesses := fold.Propose(&h, nil, &fold.Knowledge{Now: s(9), Signs: []fold.Sign{{Worker: "w", At: s(5), Sender: sender}}})
+		if (len(guesses) == 1) != lost {
+			t.Errorf("goodbye of process %d: got %v, want a guess: %v", sender, guesses, lost)
+		}
+	}
+}
+
 func TestPropose(t *testing.T) {
 	for _, tt := range []struct {
 		name  string
@@ -420,6 +437,9 @@ func TestPropose(t *testing.T) {
 		{"a later attempt on another worker failed", []fold.Mark{started("w", 0), started("v", 1), failed("v", 2)}, fold.Knowledge{Now: s(122)}, fold.NoReason},
 		{"a later one anywhere succeeded", []fold.Mark{started("w", 0), started("v", 1), succeeded("v", 2)}, fold.Knowledge{Now: s(122)}, fold.ReasonLaterWon},
 		{"too early for that", []fold.Mark{started("w", 0), started("v", 1), succeeded("v", 2)}, fold.Knowledge{Now: s(121)}, fold.NoReason},
+		{"an earlier attempt on the same worker ended", []fold.Mark{started("w", 5), started("w", 1), failed("w", 2)}, fold.Knowledge{Now: s(999)}, fold.NoReason},
+		{"an earlier one succeeded", []fold.Mark{started("w", 5), started("v", 1), succeeded("v", 2)}, fold.Knowledge{Now: s(999)}, fold.NoReason},
+		{"a later one was revoked", []fold.Mark{started("w", 0), received("v", 1), started("v", 2), revoked("v", 3)}, fold.Knowledge{Now: s(999)}, fold.NoReason},
 		{"it has ended", []fold.Mark{started("w", 0), succeeded("w", 1)}, fold.Knowledge{Now: s(999), Silent: []string{"w"}, NotRunning: true}, fold.NoReason},
 	} {
 		var h fold.History
