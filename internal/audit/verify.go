@@ -185,6 +185,7 @@ func (v *Verifier) keyEntry(b *Body, prev string) {
 		KID         string `json:"kid"`
 		PreviousKID string `json:"previous_kid"`
 		Proof       string `json:"proof"`
+		Reason      string `json:"reason"`
 	}
 	action := Action(b.Action)
 	switch {
@@ -203,6 +204,9 @@ func (v *Verifier) keyEntry(b *Body, prev string) {
 	case d.KID != b.KID:
 		v.fault(b.Seq, KeyOutOfTime, "it introduces another key than the one that signed it")
 		return
+	}
+	if action == SystemInstalled && d.Reason != "" {
+		v.note("entry 1 says: " + d.Reason)
 	}
 	if action == KeyIntroduced {
 		v.proof(b.Seq, d.PreviousKID, d.KID, prev, d.Proof)

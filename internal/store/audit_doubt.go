@@ -68,6 +68,9 @@ func (s *Store) doubt(ctx context.Context, lost *lostHistory) error {
 	s.chain.doubt = lost // from here on it is everybody's, and never changes
 	s.chain.mu.Unlock()
 	s.log.ErrorContext(ctx, "history in doubt", "lost_seq", lost.seen.seq, "lost_ts", TimeAt(lost.seen.ts).String(), "head_seq", lost.head.seq, "lost_entries", lost.lost)
+	if lost.head.seq == 0 {
+		return lost // nothing is left that an entry could follow: the next start begins a log that says so
+	}
 	err := s.system(ctx, appending{key: s.chain.signer(), doubted: true, entries: func(h head) []audit.Entry {
 		return []audit.Entry{audit.New(audit.Facts{
 			Action: audit.HistoryInDoubt, Outcome: audit.Failed, Actor: audit.Actor{Kind: audit.System},

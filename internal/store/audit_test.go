@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/z4j-go/z4j/internal/audit"
+	"github.com/z4j-go/z4j/internal/id"
 	"github.com/z4j-go/z4j/internal/store"
 	"github.com/z4j-go/z4j/internal/store/storetest"
 )
@@ -116,6 +117,96 @@ func TestLessonA5OneUnbrokenChain(t *testing.T) {
 		r := verifyStore(t, stores[0], store.VerifyOptions{})
 		if want := int64(1 + 2*processes*writers*each); r.Exit() != 0 || r.Exist != want || r.Checked != want {
 			t.Errorf("exit %d, %d rows, %d checked; want 0, %d, all; %+v", r.Exit(), r.Exist, r.Checked, want, r)
+		}
+	})
+}
+
+func TestAuditLog(t *testing.T) {
+	storetest.Each(t, func(t *testing.T, s *store.Store) {
+		project := id.Random()
+		e := audit.New(audit.Facts{
+			Action: audit.ProjectCreated, Actor: audit.Actor{Kind: audit.User, ID: "u1", Label: "ann@example.org", IP: "203.0.113.7", UserAgent: "curl/8"},
+			Project: audit.Project{ID: project.String(), Label: "shop"}, Target: audit.Target{ID: project.String(), Label: "shop"},
+			Details: map[string]any{"slug": "shop"}, RequestID: "r7",
+		})
+		deny := audit.New(audit.Facts{
+			Action: audit.UserCreated, Outcome: audit.Deny, Actor: audit.Actor{Kind: audit.CLI, ID: "root"}, Target: audit.Target{ID: "u9", Label: "bob@example.org"},
+		})
+		if err := record(t.Context(), s, e, deny, note(1)); err != nil {
+			t.Fatal(err)
+		}
+		got := log(t, s, store.AuditFilter{Project: &project})
+		if len(got) != 1 {
+			t.Fatalf("of the project: %d entries, want 1", len(got))
+		}
+		p := got[0]
+		for _, tt := range []struct{ name, got, want string }{
+			{"action", p.Action, "project.created"}, {"actor_label", *p.ActorLabel, "ann@example.org"}, {"ip", *p.IP, "203.0.113.7"},
+			{"source_ip", *p.SourceIP, "203.0.113.7"}, {"user_agent", *p.UserAgent, "curl/8"}, {"target_label", *p.TargetLabel, "shop"},
+			{"project_label", *p.ProjectLabel, "shop"}, {"details", string(p.Details), `{"slug":"shop"}`}, {"metadata", string(p.Metadata), `{"slug":"shop"}`},
+			{"result", p.Result, "success"}, {"user_id", *p.UserID, "u1"}, {"request_id", *p.RequestID, "r7"}, {"occurred_at", p.OccurredAt.String(), p.TS.String()},
+		} {
+			if tt.got != tt.want {
+				t.Errorf("%s: got %q, want %q", tt.name, tt.got, tt.want)
+			}
+		}
+		if part := p.Personal.Actor; part == nil || part.Salt == nil || len(*part.Salt) != 32 || part.JSON == nil || p.Personal.Target != nil {
+			t.Errorf("personal: %+v, want the actor's part with its salt", p.Personal)
+		}
+		now, later := store.TimeOf(p.TS.Time), store.TimeOf(p.TS.AddDate(1, 0, 0))
+		for _, tt := range []struct {
+			name string
+			f    store.AuditFilter
+			want int
+		}{
+			{"all", store.AuditFilter{}, 4},
+			{"an action", store.AuditFilter{Action: "user.created"}, 1},
+			{"a prefix", store.AuditFilter{Prefix: "auth."}, 1},
+			{"a wildcard is no prefix", store.AuditFilter{Prefix: "au%"}, 0},
+			{"an actor", store.AuditFilter{Actor: "u1"}, 2},
+			{"an outcome", store.AuditFilter{Outcome: "deny"}, 1},
+			{"a target", store.AuditFilter{Target: "u9"}, 1},
+			{"since", store.AuditFilter{From: &later}, 0},
+			{"until", store.AuditFilter{To: &now}, 1},
+			{"two at once", store.AuditFilter{Actor: "u1", Action: "user.created"}, 0},
+		} {
+			if got := len(log(t, s, tt.f)); got != tt.want && !(tt.name == "until" && got < tt.want) { // in one µs with the first row
+				t.Errorf("%s: %d entries, want %d", tt.name, got, tt.want)
+			}
+		}
+		refused := log(t, s, store.AuditFilter{Outcome: "deny"})[0]
+		if *refused.TargetLabel != "bob@example.org" || refused.Result != "failed" || refused.UserID != nil || string(refused.Metadata) != "{}" || refused.Details != nil {
+			t.Errorf("a refusal: %+v, want the person's label, failed, no user, no details", refused)
+		}
+		if _, err := s.AuditLog(t.Context(), store.AuditFilter{Page: store.Page{Cursor: "AAAA"}}); !errors.Is(err, store.ErrCursor) {
+			t.Errorf("a cursor of another list: %v, want ErrCursor", err)
+		}
+	})
+}
+
+func TestAuditLogPages(t *testing.T) {
+	storetest.Each(t, func(t *testing.T, s *store.Store) {
+		mustRecord(t, s, 24)
+		var seqs []int64
+		f := store.AuditFilter{Page: store.Page{Limit: 7}}
+		for {
+			page, err := s.AuditLog(t.Context(), f)
+			if err != nil {
+				t.Fatal(err)
+			}
+			mustRecord(t, s, 1) // what comes in meanwhile moves nothing
+			for _, e := range page.Items {
+				seqs = append(seqs, e.Seq)
+			}
+			if page.Next == nil {
+				break
+			}
+			f.Cursor = *page.Next
+		}
+		for i, seq := range seqs {
+			if want := int64(25 - i); seq != want || len(seqs) != 25 {
+				t.Fatalf("union of the pages: %v, want 25 to 1", seqs)
+			}
 		}
 	})
 }

@@ -1,0 +1,339 @@
+package store_test
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/z4j-go/z4j/internal/audit"
+	"github.com/z4j-go/z4j/internal/store"
+	"github.com/z4j-go/z4j/internal/store/storetest"
+)
+
+// attack opens url as somebody who can write the tables, with the guards taken away.
+func attack(t testing.TB, url string) *sql.DB {
+	t.Helper()
+	driver, dsn := "pgx", url
+	if path, ok := strings.CutPrefix(url, "sqlite:"); ok {
+		driver, dsn = "sqlite3", "file:"+path+"?_pragma=busy_timeout(10000)"
+	}
+	db, err := sql.Open(driver, dsn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = db.Close() })
+	for _, trigger := range []string{"audit_log_update", "audit_log_delete", "audit_log_insert", "audit_personal_update", "audit_personal_delete", "audit_log_truncate"} {
+		if driver == "sqlite3" {
+			mustExec(t, db, `DROP TRIGGER IF EXISTS `+trigger)
+			continue
+		}
+		table := "audit_log"
+		if strings.HasPrefix(trigger, "audit_personal") {
+			table = "audit_personal"
+		}
+		mustExec(t, db, `DROP TRIGGER IF EXISTS `+trigger+` ON `+table)
+	}
+	return db
+}
+
+func mustExec(t testing.TB, db *sql.DB, text string) {
+	t.Helper()
+	if _, err := db.ExecContext(t.Context(), text); err != nil {
+		t.Fatalf("%s: %v", text, err)
+	}
+}
+
+// cut deletes all entries behind seq.
+func cut(t testing.TB, db *sql.DB, seq int) {
+	t.Helper()
+	mustExec(t, db, fmt.Sprintf(`DELETE FROM audit_log WHERE seq > %d`, seq))
+	mustExec(t, db, fmt.Sprintf(`DELETE FROM audit_personal WHERE seq > %d`, seq))
+}
+
+// TestRollbackIsNoticed: a tail that this process saw committed is gone; changes stop, everything else goes on, and a
+// restart ends the doubt.
+func TestRollbackIsNoticed(t *testing.T) {
+	for _, tt := range []struct {
+		name string
+		do   func(t testing.TB, db *sql.DB, s *store.Store)
+	}{
+		{"the tail is cut", func(t testing.TB, db *sql.DB, _ *store.Store) { cut(t, db, 4) }},
+		{"it is cut and grows again", func(t testing.TB, db *sql.DB, other *store.Store) {
+			cut(t, db, 4)
+			mustRecord(t, other, 9)
+		}},
+		{"one row inside is gone: the newest of this process", func(t testing.TB, db *sql.DB, other *store.Store) {
+			mustRecord(t, other, 2)
+			mustExec(t, db, `DELETE FROM audit_log WHERE seq = 6`)
+		}},
+		{"everything is gone", func(t testing.TB, db *sql.DB, _ *store.Store) { cut(t, db, 0) }},
+		{"the boundary's table says that it was pruned, and no entry does", func(t testing.TB, db *sql.DB, _ *store.Store) {
+			cut(t, db, 4)
+			mustExec(t, db, `UPDATE audit_boundary SET through = 100`)
+		}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			storetest.EachURL(t, func(t *testing.T, url string) {
+				s := storetest.Open(t, url)
+				mustRecord(t, s, 5)
+				other := storetest.Open(t, url)
+				tt.do(t, attack(t, url), other)
+				err := record(t.Context(), s, note("after"))
+				if !errors.Is(err, store.ErrHistoryInDoubt) || !strings.Contains(err.Error(), "restart") || !strings.Contains(err.Error(), "entry 6") {
+					t.Fatalf("a change: %v, want ErrHistoryInDoubt, naming entry 6 and the way out", err)
+				}
+				if err := record(t.Context(), s, note("again")); !errors.Is(err, store.ErrHistoryInDoubt) {
+					t.Errorf("another: %v, want ErrHistoryInDoubt", err)
+				}
+				if err := s.AuditErr(); !errors.Is(err, store.ErrHistoryInDoubt) {
+					t.Errorf("health: %v, want ErrHistoryInDoubt", err)
+				}
+				found := log(t, s, store.AuditFilter{Action: string(audit.HistoryInDoubt)})
+				if wiped := strings.HasPrefix(tt.name, "everything"); wiped {
+					if all := log(t, s, store.AuditFilter{}); len(all) != 0 {
+						t.Errorf("a wiped log: %d entries, want none that follows nothing", len(all))
+					}
+				} else if len(found) != 1 || !strings.Contains(string(found[0].Details), `"lost_seq":6`) {
+					t.Errorf("recorded: %+v, want one entry that names the lost one", found)
+				}
+				restarted := storetest.Open(t, url)
+				if err := record(t.Context(), restarted, note("restarted")); err != nil {
+					t.Errorf("a change after a restart: %v", err)
+				}
+				first := verifyStore(t, restarted, store.VerifyOptions{})
+				if strings.HasPrefix(tt.name, "everything") && (first.Exit() != 0 || len(first.Notes) != 1) {
+					t.Errorf("a log that was wiped and begun again: exit %d, notes %q; want 0 and a note", first.Exit(), first.Notes)
+				}
+			})
+		})
+	}
+}
+
+func TestLossIsMeasured(t *testing.T) {
+	storetest.EachURL(t, func(t *testing.T, url string) {
+		s := storetest.Open(t, url)
+		mustRecord(t, s, 8)
+		at := log(t, s, store.AuditFilter{})[3].TS
+		db := attack(t, url)
+		mustExec(t, db, `DELETE FROM audit_log WHERE seq > 5`)
+		err := record(t.Context(), s, note("after"))
+		if want := fmt.Sprintf("; 4 entries since %s are gone", at); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("got %v, want it to say %q", err, want)
+		}
+	})
+}
+
+// TestTriggerThatEatsRows: a change whose entry the database swallows does not commit.
+func TestTriggerThatEatsRows(t *testing.T) {
+	url := storetest.Postgres(t)
+	s := storetest.Open(t, url)
+	mustRecord(t, s, 2)
+	db := attack(t, url)
+	mustExec(t, db, `CREATE FUNCTION eat() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN IF NEW.actor_id = ''u1'' THEN RETURN NULL; END IF; RETURN NEW; END'`)
+	mustExec(t, db, `CREATE TRIGGER eat BEFORE INSERT ON audit_log FOR EACH ROW EXECUTE FUNCTION eat()`)
+	if err := record(t.Context(), s, note("eaten")); !errors.Is(err, store.ErrAuditFailed) {
+		t.Errorf("a swallowed entry: %v, want ErrAuditFailed", err)
+	}
+	mustExec(t, db, `DROP TRIGGER eat ON audit_log`)
+	mustExec(t, db, `CREATE FUNCTION vanish() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN DELETE FROM audit_log WHERE seq = NEW.seq; RETURN NEW; END'`)
+	mustExec(t, db, `CREATE CONSTRAINT TRIGGER vanish AFTER INSERT ON audit_log INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION vanish()`)
+	if err := record(t.Context(), s, note("vanishes at commit")); err != nil {
+		t.Fatal(err)
+	}
+	if err := record(t.Context(), s, note("next")); !errors.Is(err, store.ErrHistoryInDoubt) {
+		t.Errorf("the change after one whose entry vanished at commit: %v, want ErrHistoryInDoubt", err)
+	}
+}
+
+// TestUnsureCommitIsNotRemembered: an entry whose COMMIT was not answered is not missed.
+func TestUnsureCommitIsNotRemembered(t *testing.T) {
+	storetest.Each(t, func(t *testing.T, s *store.Store) {
+		mustRecord(t, s, 2)
+		ctx, cancel := context.WithCancel(t.Context())
+		err := s.Update(ctx, func(tx *store.Tx) error { tx.Record(note("gone")); cancel(); return nil })
+		if err == nil {
+			t.Error("a cancelled change: no error")
+		}
+		mustRecord(t, s, 2)
+		if r := verifyStore(t, s, store.VerifyOptions{}); r.Exit() != 0 || r.Exist != 5 {
+			t.Errorf("exit %d, %d rows; want 0, 5", r.Exit(), r.Exist)
+		}
+	})
+}
+
+// TestChainIsDurable: a transaction that a crash could lose does not commit.
+func TestChainIsDurable(t *testing.T) {
+	t.Run("postgres", func(t *testing.T) {
+		s := storetest.Open(t, storetest.Postgres(t))
+		err := s.Update(t.Context(), func(tx *store.Tx) error {
+			tx.Record(note("fast"))
+			_, err := tx.ExecContext(t.Context(), `SET LOCAL synchronous_commit = off`)
+			return err
+		})
+		if !errors.Is(err, store.ErrAuditFailed) || !strings.Contains(err.Error(), "synchronous_commit") {
+			t.Errorf("synchronous_commit = off: %v, want it refused by name", err)
+		}
+	})
+	t.Run("sqlite", func(t *testing.T) {
+		s := storetest.Open(t, storetest.SQLite(t))
+		err := s.Update(t.Context(), func(tx *store.Tx) error {
+			tx.Record(note(1))
+			var level int
+			if err := tx.QueryRowContext(t.Context(), `PRAGMA synchronous`).Scan(&level); err != nil || level != 2 {
+				t.Errorf("synchronous: %d, %v; want 2 (FULL)", level, err)
+			}
+			return nil
+		})
+		if err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// TestGuards: the triggers refuse what accidents do.
+func TestGuards(t *testing.T) {
+	storetest.EachURL(t, func(t *testing.T, url string) {
+		s := storetest.Open(t, url)
+		mustRecord(t, s, 3)
+		driver, dsn := "pgx", url
+		if path, ok := strings.CutPrefix(url, "sqlite:"); ok {
+			driver, dsn = "sqlite3", "file:"+path
+		}
+		db, err := sql.Open(driver, dsn)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer db.Close()
+		refused := []string{
+			`UPDATE audit_log SET action = 'x' WHERE seq = 2`, `DELETE FROM audit_log WHERE seq = 2`, `DELETE FROM audit_log`,
+			`UPDATE audit_personal SET json = '{}' WHERE seq = 2`, `DELETE FROM audit_personal WHERE seq = 2`,
+		}
+		if driver == "pgx" {
+			refused = append(refused, `TRUNCATE audit_log`, `TRUNCATE audit_personal`)
+		} else {
+			refused = append(refused, `INSERT OR REPLACE INTO audit_log SELECT * FROM audit_log WHERE seq = 2`)
+		}
+		for _, text := range refused {
+			if _, err := db.ExecContext(t.Context(), text); err == nil || !strings.Contains(err.Error(), "append-only") {
+				t.Errorf("%s: %v, want it refused", text, err)
+			}
+		}
+		for _, text := range []string{
+			`UPDATE audit_personal SET subject = NULL, salt = NULL, json = NULL, erased_by = 9 WHERE seq = 2`,                            // an erasure
+			`UPDATE audit_boundary SET through = 2`, `DELETE FROM audit_personal WHERE seq <= 2`, `DELETE FROM audit_log WHERE seq <= 2`, // a prune
+		} {
+			if _, err := db.ExecContext(t.Context(), text); err != nil {
+				t.Errorf("%s: %v, want it allowed", text, err)
+			}
+		}
+		if _, err := db.ExecContext(t.Context(), `DELETE FROM audit_log WHERE seq = 3`); err == nil {
+			t.Error("a row beyond the boundary: deleted, want it refused")
+		}
+	})
+}
+
+// TestTamperingThroughTheDatabase flips each column of a row in the real tables: verify finds the row.
+func TestTamperingThroughTheDatabase(t *testing.T) {
+	storetest.EachURL(t, func(t *testing.T, url string) {
+		s := storetest.Open(t, url)
+		mustRecord(t, s, 4)
+		db := attack(t, url)
+		lite := strings.HasPrefix(url, "sqlite:")
+		value := func(postgres, sqlite string) string {
+			if lite {
+				return sqlite
+			}
+			return postgres
+		}
+		for _, tt := range []struct{ column, value string }{
+			{"id", value(`'01890a5d-ac96-774b-bcce-b302099a8057'`, `x'01890a5dac96774bbcceb302099a8057'`)},
+			{"ts", value(`ts + interval '1 microsecond'`, `ts + 1`)}, {"actor_kind", `'cli'`}, {"actor_id", `'u2'`}, {"actor_id", `NULL`}, {"project_id", `'p'`},
+			{"project_label", `''`}, {"action", `'auth.logout'`}, {"target_type", `NULL`}, {"target_id", `'u3'`}, {"target_label", `'x'`}, {"outcome", `'deny'`},
+			{"details", `'{}'`}, {"request_id", `'r2'`}, {"kid", `'0000000000000000'`}, {"actor_personal", `NULL`}, {"target_personal", `'00'`},
+			{"body", value(`body || ' '::bytea`, `x'7b7d'`)}, {"prev_row_hmac", `NULL`}, {"row_hmac", `'00'`},
+		} {
+			change := `UPDATE audit_log SET ` + tt.column + ` = ` + tt.value + ` WHERE seq = 3`
+			mustExec(t, db, `CREATE TABLE before AS SELECT * FROM audit_log WHERE seq = 3`)
+			mustExec(t, db, change)
+			r := verifyStore(t, s, store.VerifyOptions{})
+			if r.Exit() != audit.ExitTampered || r.First == nil || r.First.Seq != 3 {
+				t.Errorf("%s: exit %d, first bad %+v; want 1 at row 3", change, r.Exit(), r.First)
+			}
+			mustExec(t, db, `DELETE FROM audit_log WHERE seq = 3`)
+			mustExec(t, db, `INSERT INTO audit_log SELECT * FROM before`)
+			mustExec(t, db, `DROP TABLE before`)
+		}
+		mustExec(t, db, `INSERT INTO audit_log SELECT -7, id, ts, actor_kind, actor_id, project_id, project_label, action, target_type, target_id, target_label, outcome,
+			details, request_id, kid, actor_personal, target_personal, body, prev_row_hmac, row_hmac FROM audit_log WHERE seq = 3`)
+		if r := verifyStore(t, s, store.VerifyOptions{}); r.Exit() != audit.ExitTampered || r.First.Seq != -7 {
+			t.Errorf("a row of number -7: exit %d, %+v; want 1", r.Exit(), r.First)
+		}
+		mustExec(t, db, `DELETE FROM audit_log WHERE seq = -7`)
+		mustExec(t, db, `DELETE FROM audit_log`)
+		if r := verifyStore(t, s, store.VerifyOptions{}); r.Exit() != audit.ExitUnprovable {
+			t.Errorf("a wiped log: exit %d, want 3", r.Exit())
+		}
+	})
+}
+
+// TestLessonL8TamperedLogStarts: a broken row never keeps a brain from starting.
+func TestLessonL8TamperedLogStarts(t *testing.T) {
+	storetest.EachURL(t, func(t *testing.T, url string) {
+		s := storetest.Open(t, url)
+		mustRecord(t, s, 3)
+		db := attack(t, url)
+		mustExec(t, db, `UPDATE audit_log SET action = 'x' WHERE seq = 2`)
+		again := storetest.Open(t, url)
+		mustRecord(t, again, 1)
+		if r := verifyStore(t, again, store.VerifyOptions{}); r.Exit() != 1 || r.First.Seq != 2 {
+			t.Errorf("exit %d, %+v; want 1 at row 2", r.Exit(), r.First)
+		}
+	})
+}
+
+// TestLessonA31ClocksOfTwoReplicas: SQLite's clock is the host's; a step back never stops the chain.
+func TestLessonA31ClocksOfTwoReplicas(t *testing.T) {
+	url := storetest.SQLite(t)
+	c := newClock()
+	s := openAt(t, url, c)
+	for _, step := range []time.Duration{0, time.Second, -3 * time.Second, -time.Hour, 2 * time.Hour, -4 * time.Minute} {
+		c.add(step)
+		mustRecord(t, s, 1)
+	}
+	var got []string
+	for _, e := range slices.Backward(log(t, s, store.AuditFilter{})) {
+		got = append(got, e.TS.Format("15:04:05"))
+	}
+	want := "[03:04:05 03:04:05 03:04:06 03:04:06 02:04:03 04:04:03 04:04:03]"
+	if fmt.Sprint(got) != want {
+		t.Errorf("times: %v, want %s", got, want)
+	}
+	if r := verifyStore(t, s, store.VerifyOptions{}); r.Exit() != 0 {
+		t.Errorf("exit %d, want 0", r.Exit())
+	}
+}
+
+// TestHeadersOfEveryByteValue: whatever stands in a header, the change can be made, and the log verifies.
+func TestHeadersOfEveryByteValue(t *testing.T) {
+	storetest.Each(t, func(t *testing.T, s *store.Store) {
+		var entries []audit.Entry
+		for b := range 256 {
+			text := "a" + string([]byte{byte(b)}) + "z"
+			entries = append(entries, audit.New(audit.Facts{
+				Action: audit.AuthLogin, Actor: audit.Actor{Kind: audit.User, ID: text, Label: text, IP: text, UserAgent: text},
+				Target: audit.Target{ID: text, Label: text}, Details: map[string]any{"reason": text}, RequestID: text,
+			}))
+		}
+		if err := record(t.Context(), s, entries...); err != nil {
+			t.Fatal(err)
+		}
+		if r := verifyStore(t, s, store.VerifyOptions{}); r.Exit() != 0 || r.Exist != 257 {
+			t.Errorf("exit %d, %d rows; want 0, 257; %+v", r.Exit(), r.Exist, r.First)
+		}
+	})
+}
