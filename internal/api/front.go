@@ -45,6 +45,9 @@ func (s *Server) accept(r *http.Request) error {
 	if r.ContentLength > s.Settings.MaxBody {
 		return tooLarge("content_length_exceeded", s.Settings.MaxBody)
 	}
+	if err := unreadable(r.URL); err != nil {
+		return err
+	}
 	if isHealth(r.URL.Path) {
 		return nil // a proxy asks by whatever name it knows
 	}

@@ -2,18 +2,22 @@ package api
 
 import (
 	"errors"
+	"net/url"
+	"slices"
+	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/z4j-go/z4j/internal/store"
 )
 
-// pageQuery is what every list takes.
-type pageQuery struct {
+// PageQuery is what every list takes.
+type PageQuery struct {
 	Limit  int    `query:"limit" minimum:"1" maximum:"5000" default:"50" doc:"rows of a page; above 500 is cut to 500"`
 	Cursor string `query:"cursor" maxLength:"2000" doc:"next_cursor or prev_cursor of an earlier answer"`
 }
 
-func (q pageQuery) page() store.Page { return store.Page{Limit: q.Limit, Cursor: q.Cursor} }
+func (q PageQuery) page() store.Page { return store.Page{Limit: q.Limit, Cursor: q.Cursor} }
 
 // reply is an answer with a body alone.
 type reply[T any] struct{ Body T }
@@ -42,6 +46,24 @@ func pageError(err error) error {
 		return invalid("query.cursor", "is not a cursor of this list; begin again without one")
 	}
 	return err
+}
+
+// unreadable finds what no text of ours holds: Postgres refuses U+0000, and what is not UTF-8 has no place in an answer.
+func unreadable(u *url.URL) error {
+	odd := func(text string) bool { return strings.ContainsRune(text, 0) || !utf8.ValidString(text) }
+	if odd(u.Path) {
+		return invalid("path", "must be UTF-8 without U+0000")
+	}
+	values, err := url.ParseQuery(u.RawQuery)
+	if err != nil {
+		return invalid("query", "is not well formed: a percent sign begins two hexadecimal digits, and & parts parameters")
+	}
+	for name, list := range values {
+		if odd(name) || slices.ContainsFunc(list, odd) {
+			return invalid("query."+strings.ToValidUTF8(strings.ReplaceAll(name, "\x00", ""), ""), "must be UTF-8 without U+0000")
+		}
+	}
+	return nil
 }
 
 // times are read in RFC 3339, and for people also without a zone (UTC) or as a day.

@@ -106,6 +106,25 @@ func (s *Server) table() []route {
 		{get, "/projects/{slug}/agents", "list-agents", "Agents of a project, the newest first", inProject(auth.ReadAgents), none, unlimited, call(s.listAgents)},
 		{post, "/projects/{slug}/agents", "mint-agent", "Make an agent; its token and signing secret are shown once", inProject(auth.ManageAgents), audit.AgentMinted, unlimited, create(s.mintAgent)},
 		{del, "/projects/{slug}/agents/{agent_id}", "revoke-agent", "End an agent's token and its connections", inProject(auth.ManageAgents), audit.AgentRevoked, unlimited, call(s.revokeAgent)},
+		{get, "/projects/{slug}/agent-workers", "list-agent-workers", "Processes of a project's agents", inProject(auth.ReadAgents), none, unlimited, call(s.listAgentWorkers)},
+
+		{get, "/projects/{slug}/tasks", "list-tasks", "Tasks of a project, the newest first", inProject(auth.ReadTasks), none, unlimited, call(s.listTasks)},
+		{get, "/projects/{slug}/tasks/{engine}/{task_id}", "get-task", "One task with its newest attempts", inProject(auth.ReadTasks), none, unlimited, call(s.showTask)},
+		{get, "/projects/{slug}/tasks/{engine}/{task_id}/attempts", "list-attempts", "Attempts of a task, the newest first", inProject(auth.ReadTasks), none, unlimited, call(s.listAttempts)},
+		{get, "/projects/{slug}/events", "list-events", "Events of a task, the newest first", inProject(auth.ReadTasks), none, unlimited, call(s.listEvents)},
+		{get, "/projects/{slug}/refused-events", "list-refused-events", "What agents sent and could not be taken, the newest first", inProject(auth.ReadTasks), none, unlimited, call(s.listRefusedEvents)},
+		{get, "/projects/{slug}/workers", "list-workers", "Engine workers of a project, the freshest first", inProject(auth.ReadWorkers), none, unlimited, call(s.listWorkers)},
+		{get, "/projects/{slug}/workers/{worker_id}", "get-worker", "One engine worker", inProject(auth.ReadWorkers), none, unlimited, call(s.showWorker)},
+		{get, "/projects/{slug}/queues", "list-queues", "Queues of a project by name", inProject(auth.ReadQueues), none, unlimited, call(s.listQueues)},
+		{get, "/projects/{slug}/stats", "get-stats", "Numbers of a project", inProject(auth.ReadStats), none, unlimited, call(s.showStats)},
+		{get, "/projects/{slug}/audit", "list-audit", "Audit log of a project, the newest first", inProject(auth.ReadAudit), none, unlimited, call(s.listAudit)},
+
+		{get, "/home/summary", "get-home", "Numbers of all projects that the caller sees", account(), none, unlimited, call(s.showHome)},
+		{get, "/home/recent-failures", "list-recent-failures", "Failed tasks of all projects that the caller sees, the newest first", account(), none, unlimited, call(s.listRecentFailures)},
+
+		{get, "/health", "get-health", "Whether the process answers", open(), none, unlimited, call(s.showHealth)},
+		{get, "/health/ready", "get-readiness", "Whether the brain can work; 503 if not", open(), none, unlimited, call(s.showReady)},
+		{get, "/health/system", "get-system", "What the brain runs on", account(), none, unlimited, call(s.showSystem)},
 	}
 }
 

@@ -49,6 +49,7 @@ type Options struct {
 type Settings struct {
 	Dev             bool   // cookies without Secure, no HSTS
 	PublicURL       string // as browsers reach the brain
+	Docs            string // who may read the documentation: public, private or disabled; "" is public
 	MaxBody         int64  // bytes
 	SetupTries      int    // failed ones in 15 minutes from one network
 	Lockout         int    // failed log-ins that lock an account
@@ -160,6 +161,7 @@ func (s *Server) build() http.Handler {
 	}
 	mux.HandleFunc("/api/", func(w http.ResponseWriter, r *http.Request) { s.fail(w, r, errNoRoute()) })
 	s.pages(mux)
+	s.documents(mux)
 	return s.outermost(mux)
 }
 
@@ -171,7 +173,9 @@ func (s *Server) humaConfig() huma.Config {
 	strictCasing.Do(func() { huma.ValidateStrictCasing = true })
 	c := huma.DefaultConfig("z4j", s.Version)
 	c.OpenAPIPath, c.DocsPath, c.SchemasPath = "", "", "" // served by routes of ours
-	c.CreateHooks = nil                                   // no $schema in answers
+	c.Info.Description = "What agents report of background tasks, and what the brain makes of it. Lists go from the newest to the oldest; " +
+		"a cursor is the place of a row that was shown, so that rows which come in between move nothing."
+	c.CreateHooks = nil // no $schema in answers
 	c.Transformers = []huma.Transformer{s.replaceError}
 	return c
 }

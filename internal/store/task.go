@@ -420,7 +420,7 @@ func (s *Store) Task(ctx context.Context, project id.ID, engine, taskID string) 
 	return t, wrap("attempts", err)
 }
 
-var newestAttempts = listing{tag: 'a', columns: "number", kinds: "n", desc: true}
+var newestAttempts = listing{tag: 'A', columns: "number", kinds: "n", desc: true}
 
 // Attempts lists a task's attempts, the newest first.
 func (s *Store) Attempts(ctx context.Context, project id.ID, engine, taskID string, p Page) (Slice[Attempt], error) {

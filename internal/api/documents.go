@@ -1,0 +1,98 @@
+package api
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/z4j-go/z4j/internal/auth"
+)
+
+// Who may read the documentation.
+const (
+	docsPublic   = "public"
+	docsPrivate  = "private" // who is logged in
+	docsDisabled = "disabled"
+)
+
+// documents mounts the documentation, the page at / and security.txt. Everything is made once, of the routes there are.
+func (s *Server) documents(mux *http.ServeMux) {
+	text, err := json.MarshalIndent(s.document, "", " ")
+	if err != nil {
+		panic(fmt.Errorf("api: the OpenAPI document: %w", err))
+	}
+	docs, err := docsPage(s.document)
+	if err != nil {
+		panic(err)
+	}
+	home, err := homePage(s.Version)
+	if err != nil {
+		panic(err)
+	}
+	get := func(path string, h http.HandlerFunc) {
+		mux.HandleFunc("GET "+path, h)
+		mux.HandleFunc(path, s.wrongMethod([]string{http.MethodGet}))
+	}
+	get(base+"/openapi.json", s.documented("application/json", "", append(text, '\n')))
+	get("/docs", s.documented("text/html; charset=utf-8", pageCSP(), docs))
+	get("/{$}", func(w http.ResponseWriter, _ *http.Request) {
+		writePage(w, "text/html; charset=utf-8", pageCSP(), home)
+	})
+	get("/.well-known/security.txt", s.showSecurity)
+	get("/security.txt", s.showSecurity)
+}
+
+// documented serves a part of the documentation to whom the settings permit it.
+func (s *Server) documented(kind, csp string, body []byte) http.HandlerFunc {
+	sum := sha256.Sum256(body)
+	tag := `"` + hex.EncodeToString(sum[:16]) + `"`
+	return func(w http.ResponseWriter, r *http.Request) {
+		if err := s.mayRead(r); err != nil {
+			s.fail(w, r, err)
+			return
+		}
+		cache := "public, max-age=3600"
+		if s.Settings.Docs == docsPrivate {
+			cache = "private, max-age=3600"
+		}
+		w.Header().Set("Cache-Control", cache)
+		w.Header().Set("ETag", tag)
+		if strings.Contains(r.Header.Get("If-None-Match"), tag) {
+			w.WriteHeader(http.StatusNotModified)
+			return
+		}
+		writePage(w, kind, csp, body)
+	}
+}
+
+func (s *Server) mayRead(r *http.Request) error {
+	q := requestOf(r.Context())
+	if s.Settings.Docs == docsDisabled {
+		return errNoRoute()
+	}
+	if ok, retry := s.limits[documentation].Take(auth.Network(q.client), s.Now()); !ok {
+		return limited(documentation, retry)
+	}
+	if s.Settings.Docs == docsPrivate {
+		return s.authenticate(q, r)
+	}
+	return nil
+}
+
+func writePage(w http.ResponseWriter, kind, csp string, body []byte) {
+	w.Header().Set("Content-Type", kind)
+	if csp != "" {
+		w.Header().Set("Content-Security-Policy", csp)
+	}
+	_, _ = w.Write(body) // the client went away: there is nobody to tell
+}
+
+// showSecurity says where to report a hole (RFC 9116).
+func (s *Server) showSecurity(w http.ResponseWriter, _ *http.Request) {
+	expires := s.Now().UTC().AddDate(1, 0, 0).Truncate(24 * time.Hour).Format(time.RFC3339)
+	writePage(w, "text/plain; charset=utf-8", "", []byte("Contact: https://github.com/z4j-go/z4j/security/advisories/new\nExpires: "+expires+"\nPreferred-Languages: en\n"))
+}

@@ -1,0 +1,82 @@
+package api
+
+import (
+	"context"
+	"net/http"
+	"os"
+	"runtime"
+	"runtime/debug"
+	"time"
+
+	"github.com/z4j-go/z4j/internal/store"
+)
+
+type status struct {
+	Status string `json:"status"`
+	Reason string `json:"reason,omitempty" enum:"database" doc:"what is missing, when unready"`
+}
+
+// showHealth says that the process answers; it looks at nothing.
+func (s *Server) showHealth(context.Context, *struct{}) (*reply[status], error) {
+	return &reply[status]{status{Status: "ok"}}, nil
+}
+
+type readiness struct {
+	Status int
+	Body   status
+}
+
+// readyDeadline is how long the database may take to answer before the brain calls itself unready.
+const readyDeadline = 2 * time.Second
+
+func (s *Server) showReady(ctx context.Context, _ *struct{}) (*readiness, error) {
+	ctx, cancel := context.WithTimeout(ctx, readyDeadline)
+	defer cancel()
+	if err := s.Store.Ping(ctx); err != nil {
+		return &readiness{http.StatusServiceUnavailable, status{Status: "unready", Reason: "database"}}, nil //nolint:nilerr // the answer says it
+	}
+	return &readiness{http.StatusOK, status{Status: "ready"}}, nil
+}
+
+// system describes the process and its database.
+type system struct {
+	Version              string            `json:"z4j_version"`
+	GoVersion            string            `json:"go_version"`
+	PythonVersion        *string           `json:"python_version" doc:"always null: no Python runs here"`
+	PythonImplementation *string           `json:"python_implementation" doc:"always null: no Python runs here"`
+	OS                   string            `json:"os"`
+	Architecture         string            `json:"architecture"`
+	PID                  int               `json:"pid"`
+	DatabaseType         string            `json:"database_type" enum:"postgres,sqlite"`
+	DatabaseVersion      *string           `json:"database_version"`
+	DatabaseSizeMB       *float64          `json:"database_size_mb"`
+	DatabaseConnections  *int64            `json:"database_connections"`
+	DatabaseError        *string           `json:"database_error"`
+	Packages             map[string]string `json:"packages" doc:"the libraries in the binary, and their versions"`
+}
+
+func (s *Server) showSystem(ctx context.Context, _ *struct{}) (*reply[system], error) {
+	out := system{
+		Version: s.Version, GoVersion: runtime.Version(), OS: runtime.GOOS, Architecture: runtime.GOARCH, PID: os.Getpid(), Packages: map[string]string{},
+	}
+	if info, ok := debug.ReadBuildInfo(); ok {
+		for _, m := range info.Deps {
+			out.Packages[m.Path] = m.Version
+		}
+	}
+	d, err := s.Store.Database(ctx)
+	if err != nil {
+		s.Log.WarnContext(ctx, "database does not describe itself", "error", err)
+		out.DatabaseError = new("the database does not answer; see the log")
+	}
+	out.describe(d)
+	return &reply[system]{out}, nil
+}
+
+func (s *system) describe(d store.Database) {
+	s.DatabaseType, s.DatabaseVersion, s.DatabaseConnections = d.Type, d.Version, d.Connections
+	if d.Bytes != nil {
+		mb := float64(*d.Bytes/1024) / 1024
+		s.DatabaseSizeMB = &mb
+	}
+}
