@@ -32,11 +32,12 @@ func Canonical(dst, raw []byte) ([]byte, error) {
 
 // A scanner reads a JSON text once and writes its values to out in canonical spelling, in the order in which they came.
 // Of objects whose keys came unsorted it keeps the members' places; emit then copies out in the right order.
-// So no byte is parsed twice, and none is copied more than twice however deep the objects nest.
+// So no byte is parsed twice, and none is copied more than twice however deep the objects nest. Text that is canonical
+// as it stands is copied to out in long pieces: raw[from:at] is what still waits for that.
 type scanner struct {
-	raw    []byte
-	at     int
-	strict bool // refuse what is no Unicode and no float64
+	raw      []byte
+	from, at int
+	strict   bool // refuse what is no Unicode and no float64
 
 	out     []byte
 	signed  []byte   // what emit makes of a frame
@@ -48,7 +49,7 @@ type scanner struct {
 	bind *binding
 	top  []topMember
 
-	number [32]byte
+	number [32]byte // a float64 in canonical spelling has at most 24 bytes
 }
 
 // object is one that has to be sorted, or holds one; start and end are its place in out.
@@ -92,7 +93,7 @@ const maxText = 64 << 20
 
 func newScanner(raw []byte, strict bool) *scanner {
 	s := scanners.Get().(*scanner)
-	s.raw, s.at, s.strict = raw, 0, strict
+	s.raw, s.from, s.at, s.strict = raw, 0, 0, strict
 	return s
 }
 
@@ -122,17 +123,25 @@ func (s *scanner) document() error {
 	if s.at < len(s.raw) {
 		return s.fail("text after the value")
 	}
+	s.flush()
 	return nil
 }
 
+// place is where in out the next byte of raw will stand.
+func (s *scanner) place() int32 { return int32(len(s.out) + s.at - s.from) }
+
+// flush copies to out what waits.
+func (s *scanner) flush() {
+	s.out = append(s.out, s.raw[s.from:s.at]...)
+	s.from = s.at
+}
+
+// space leaves out white space.
 func (s *scanner) space() {
-	for s.at < len(s.raw) {
-		switch s.raw[s.at] {
-		case ' ', '\n', '\r', '\t':
-			s.at++
-		default:
-			return
-		}
+	if s.at < len(s.raw) && s.raw[s.at] <= ' ' {
+		s.flush()
+		s.at = skipSpace(s.raw, s.at)
+		s.from = s.at
 	}
 }
 
@@ -164,7 +173,6 @@ func (s *scanner) word(w string) error {
 		return s.fail("no JSON value")
 	}
 	s.at += len(w)
-	s.out = append(s.out, w...)
 	return nil
 }
 
@@ -173,11 +181,9 @@ func (s *scanner) array(depth int) error {
 		return s.fail("nesting deeper than " + strconv.Itoa(MaxDepth))
 	}
 	s.at++
-	s.out = append(s.out, '[')
 	s.space()
 	if s.at < len(s.raw) && s.raw[s.at] == ']' {
 		s.at++
-		s.out = append(s.out, ']')
 		return nil
 	}
 	for {
@@ -194,7 +200,6 @@ func (s *scanner) array(depth int) error {
 			return s.fail("no comma between elements")
 		}
 		s.at++
-		s.out = append(s.out, c)
 		if c == ']' {
 			return nil
 		}
@@ -206,9 +211,8 @@ func (s *scanner) object(depth int) error {
 		return s.fail("nesting deeper than " + strconv.Itoa(MaxDepth))
 	}
 	this, base := len(s.objects), len(s.open)
-	s.objects = append(s.objects, object{start: int32(len(s.out))})
+	s.objects = append(s.objects, object{start: s.place()})
 	s.at++
-	s.out = append(s.out, '{')
 	s.space()
 	if s.at < len(s.raw) && s.raw[s.at] == '}' {
 		s.at++
@@ -233,7 +237,6 @@ func (s *scanner) object(depth int) error {
 			s.at--
 			return s.fail("no comma between members")
 		}
-		s.out = append(s.out, ',')
 	}
 }
 
@@ -242,25 +245,30 @@ func (s *scanner) member(depth int) error {
 	if s.at >= len(s.raw) || s.raw[s.at] != '"' {
 		return s.fail("no key where a member should be")
 	}
-	m := member{start: int32(len(s.out)), object: int32(len(s.objects))}
-	var err error
-	if m.escaped, err = s.text(); err != nil {
+	m, key := member{start: s.place(), object: int32(len(s.objects))}, s.at+1
+	how, err := s.text()
+	if err != nil {
 		return err
 	}
-	m.colon = int32(len(s.out))
+	m.colon = s.place()
+	if how == asItStands {
+		m.prefix = prefix(s.raw[key:], s.at-1-key)
+	} else {
+		s.flush()
+		m.escaped = how == withEscapes
+		m.prefix = s.prefix(&m)
+	}
 	s.space()
 	if s.at >= len(s.raw) || s.raw[s.at] != ':' {
 		return s.fail("no colon after a key")
 	}
 	s.at++
-	s.out = append(s.out, ':')
 	s.space()
 	rawStart := s.at
 	if err := s.value(depth); err != nil {
 		return err
 	}
-	m.end = int32(len(s.out))
-	m.prefix = s.prefix(&m)
+	m.end = s.place()
 	s.open = append(s.open, m)
 	if depth == 1 && s.bind != nil {
 		s.top = append(s.top, topMember{member: m, rawStart: rawStart, rawEnd: s.at})
@@ -270,10 +278,13 @@ func (s *scanner) member(depth int) error {
 
 // close ends the object that began as this; its members are the open ones from base on.
 func (s *scanner) close(this, base, depth int) {
+	if len(s.open) > base+1 { // keys may be compared
+		s.flush()
+	}
 	if depth == 1 && s.bind != nil {
+		s.flush()
 		s.seal(base)
 	}
-	s.out = append(s.out, '}')
 	own := s.open[base:]
 	if s.sorted(own) && (depth > 1 || s.bind == nil) {
 		s.open = s.open[:base]
@@ -292,7 +303,7 @@ func (s *scanner) close(this, base, depth int) {
 	}
 	s.open = s.open[:base]
 	o := &s.objects[this]
-	o.end, o.first, o.last, o.next = int32(len(s.out)), int32(first), int32(len(s.members)), int32(len(s.objects))
+	o.end, o.first, o.last, o.next = s.place(), int32(first), int32(len(s.members)), int32(len(s.objects))
 	o.unsorted = true
 }
 
@@ -320,19 +331,29 @@ const hmacPrefix = 'h'<<56 | 'm'<<48 | 'a'<<40 | 'c'<<32
 func (s *scanner) key(m *member) []byte { return s.out[m.start+1 : m.colon-1] }
 
 func (s *scanner) prefix(m *member) uint64 {
-	from, n := int(m.start)+1, int(m.colon-m.start)-2
-	if !m.escaped && from+8 <= len(s.out) {
-		x := binary.BigEndian.Uint64(s.out[from:])
-		if n < 8 {
-			x &^= 1<<(64-8*n) - 1
-		}
-		return x
+	key := s.key(m)
+	if !m.escaped {
+		return prefix(key, len(key))
 	}
 	var b [8]byte
-	for key, i := s.key(m), 0; i < len(b) && len(key) > 0; i++ {
+	for i := 0; i < len(b) && len(key) > 0; i++ {
 		b[i], key = firstByte(key)
 	}
 	return binary.BigEndian.Uint64(b[:])
+}
+
+// prefix is that of a key of n bytes at the beginning of b.
+func prefix(b []byte, n int) uint64 {
+	if len(b) < 8 {
+		var short [8]byte
+		copy(short[:], b[:n])
+		return binary.BigEndian.Uint64(short[:])
+	}
+	x := binary.BigEndian.Uint64(b)
+	if n < 8 {
+		x &^= 1<<(64-8*n) - 1
+	}
+	return x
 }
 
 // compare orders members by what their keys say.
@@ -408,9 +429,11 @@ func (s *scanner) numeral() error {
 	digits := s.raw[start:s.at]
 	if integer {
 		if string(digits) == "-0" {
-			digits = digits[1:]
+			s.respell(start, digits[1:])
 		}
-		s.out = append(s.out, digits...)
+		return nil
+	}
+	if isShortDecimal(digits) {
 		return nil
 	}
 	f, err := strconv.ParseFloat(string(digits), 64)
@@ -419,11 +442,36 @@ func (s *scanner) numeral() error {
 			s.at = start
 			return s.fail("number too large for a float64")
 		}
-		s.out = append(s.out, digits...)
 		return nil
 	}
-	s.out = appendFloat(s.out, f, &s.number)
+	if text := appendFloat(s.number[:0], f); string(text) != string(digits) {
+		s.respell(start, text)
+	}
 	return nil
+}
+
+// isShortDecimal reports whether a number with a point or exponent is canonical for certain: a decimal of at most 15
+// digits, which no other of that length shares a float64 with, that needs no exponent and has no zeros to spare.
+func isShortDecimal(digits []byte) bool {
+	if digits[0] == '-' {
+		digits = digits[1:]
+	}
+	point := bytes.IndexByte(digits, '.')
+	if point < 0 || len(digits) > 16 || bytes.ContainsAny(digits, "eE") {
+		return false
+	}
+	fraction := digits[point+1:]
+	if len(fraction) == 1 {
+		return true
+	}
+	small := digits[0] == '0' && len(bytes.TrimLeft(fraction[:min(4, len(fraction))], "0")) == 0
+	return !small && fraction[len(fraction)-1] != '0'
+}
+
+// respell puts text in the place of raw[start:at].
+func (s *scanner) respell(start int, text []byte) {
+	s.out = append(append(s.out, s.raw[s.from:start]...), text...)
+	s.from = s.at
 }
 
 // grammar moves behind the number that begins here and reports whether it is an integer, or no number at all.
@@ -468,7 +516,8 @@ func (s *scanner) digits() (n int) {
 
 // appendFloat writes f as agents do: the shortest decimal that reads back as f, with an exponent of at least two digits
 // if it is below -4 or above 15, else with a point.
-func appendFloat(dst []byte, f float64, scratch *[32]byte) []byte {
+func appendFloat(dst []byte, f float64) []byte {
+	var scratch [32]byte
 	text := strconv.AppendFloat(scratch[:0], f, 'e', -1, 64)
 	e := bytes.IndexByte(text, 'e')
 	exponent := 0
@@ -489,41 +538,50 @@ func appendFloat(dst []byte, f float64, scratch *[32]byte) []byte {
 	return dst
 }
 
-// text reads a string and writes it in canonical spelling, and reports whether that has escapes.
-func (s *scanner) text() (escaped bool, err error) {
-	from := s.at // what is not yet written, the opening quote first
+// spelling is how a string stands in raw.
+type spelling int
+
+const (
+	asItStands  spelling = iota // canonical already
+	withoutNeed                 // with escapes, none of which is left in canonical spelling
+	withEscapes                 // with escapes of which some are left
+)
+
+// text reads a string.
+func (s *scanner) text() (how spelling, err error) {
 	for s.at = skipPlain(s.raw, s.at+1); s.at < len(s.raw); s.at = skipPlain(s.raw, s.at) {
 		c := s.raw[s.at]
 		switch {
 		case c == '"':
 			s.at++
-			s.out = append(s.out, s.raw[from:s.at]...)
-			return escaped, nil
+			return how, nil
 		case c == '\\':
-			s.out = append(s.out, s.raw[from:s.at]...)
+			s.flush()
 			r, n := unescape(s.raw[s.at:])
 			if n == 0 {
-				return false, s.fail("no escape of JSON")
+				return how, s.fail("no escape of JSON")
 			}
 			if s.strict && isSurrogate(r) {
-				return false, s.fail("half of a surrogate pair")
+				return how, s.fail("half of a surrogate pair")
 			}
 			s.at += n
-			from = s.at
+			s.from = s.at
 			before := len(s.out)
 			s.out = appendRune(s.out, r)
-			escaped = escaped || s.out[before] == '\\'
+			if how = max(how, withoutNeed); s.out[before] == '\\' {
+				how = withEscapes
+			}
 		case c < ' ':
-			return false, s.fail("control character in a string")
+			return how, s.fail("control character in a string")
 		default:
 			for s.at < len(s.raw) && s.raw[s.at] >= utf8.RuneSelf {
 				r, n := utf8.DecodeRune(s.raw[s.at:])
 				if r == utf8.RuneError && n == 1 && s.strict {
-					return false, s.fail("no UTF-8")
+					return how, s.fail("no UTF-8")
 				}
 				s.at += n
 			}
 		}
 	}
-	return false, s.fail("the text ends within a string")
+	return how, s.fail("the text ends within a string")
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"math/rand/v2"
 	"slices"
 	"strconv"
 	"strings"
@@ -32,6 +33,8 @@ func TestCanonical(t *testing.T) {
 		{"integers keep their digits", `[-0,0,-7,12345678901234567890123]`, `[0,0,-7,12345678901234567890123]`},
 		{"floats", `[0.0,-0.0,-0e5,1E2,1e-7,0.00001,0.0001,1e15,1e16,123e-2,1e-400,4.9e-324,9007199254740993.0]`,
 			`[0.0,-0.0,-0.0,100.0,1e-07,1e-05,0.0001,1000000000000000.0,1e+16,1.23,0.0,5e-324,9007199254740992.0]`},
+		{"short decimals", `[0.0001,0.00010,0.00001,0.0000,-0.5,1.50,19.99,123456789012.345,123456789012345.6,1234567890123456.7,0.00012345678901,100000000000000.0,9999999999999.99]`,
+			`[0.0001,0.0001,1e-05,0.0,-0.5,1.5,19.99,123456789012.345,123456789012345.6,1234567890123456.8,0.00012345678901,100000000000000.0,9999999999999.99]`},
 		{"words", `[true,false,null]`, `[true,false,null]`},
 	}
 	for _, tt := range tests {
@@ -257,6 +260,18 @@ func oracleNumber(text string) (string, error) {
 		return strconv.FormatFloat(f, 'f', 1, 64), nil
 	}
 	return strconv.FormatFloat(f, 'f', -1, 64), nil
+}
+
+func TestCanonicalDecimalsAgreeWithTheOracle(t *testing.T) {
+	r := rand.New(rand.NewPCG(1, 2))
+	for range 20000 {
+		raw := strconv.FormatInt(r.Int64N(1e6)*r.Int64N(3), 10) + "." + fmt.Sprintf("%0*d", 1+r.IntN(12), r.Int64N(100000))
+		got, err := wire.Canonical(nil, []byte(raw))
+		want, oracleErr := oracle([]byte(raw))
+		if err != nil || oracleErr != nil || !bytes.Equal(got, want) {
+			t.Fatalf("%s: got %s, %v, want %s, %v", raw, got, err, want, oracleErr)
+		}
+	}
 }
 
 func FuzzCanonical(f *testing.F) {
