@@ -38,7 +38,7 @@ type Slice[T any] struct {
 type listing struct {
 	tag     byte   // tells the cursors of different lists apart
 	columns string // comma list; {C} follows texts, see dialect.byteOrder
-	kinds   string // one letter per column: i an id, t a time, n a number, s a text
+	kinds   string // one letter per column: i an id, t a time, n a number of 32 bits, l one of 63, s a text
 	desc    bool
 }
 
@@ -122,6 +122,11 @@ func decodeKey(kind rune, b []byte) (key any, rest []byte, err error) {
 			return nil, nil, ErrCursor // more than the column holds
 		}
 		return int64(n), b[8:], nil
+	case 'l':
+		if len(b) < 8 || b[0] > 0x7f {
+			return nil, nil, ErrCursor
+		}
+		return int64(binary.BigEndian.Uint64(b)), b[8:], nil
 	default:
 		n, used := binary.Uvarint(b)
 		if used <= 0 || n > uint64(len(b)-used) || n > maxCursorText {
