@@ -177,7 +177,7 @@ type Task struct {
 	Truncated  bool  // marks were dropped by the bound: counts are "at least"
 	FirstAt    int64 // order time of the first mark
 	LastAt     int64 // order time of the last mark
-	EndAt      int64 // order time of FinishedAt
+	EndAt      int64 // order time of the end; of a lost attempt, of its start
 	// RerunAt is the order time at which the newest re-run began that came more than an hour after the last end, 0 for
 	// none. When it changes to a later time than the row's id says, the row gets a new id of that time.
 	RerunAt int64

@@ -239,7 +239,7 @@ func whole(t tb, engine, id string, marks []fold.Mark, guesses []fold.Guess) *br
 	return b
 }
 
-// anyOrder folds the marks in every order (up to six of them, else in 300 orders), each split into random batches with
+// anyOrder folds the marks in every order (up to five of them, else in 100 orders), each split into random batches with
 // random repetitions, and fails where one gives anything else than all at once. It returns that.
 func anyOrder(t tb, engine, id string, marks []fold.Mark, guesses ...fold.Guess) *brain {
 	t.Helper()
@@ -265,10 +265,10 @@ func anyOrder(t tb, engine, id string, marks []fold.Mark, guesses ...fold.Guess)
 	for i := range order {
 		order[i] = i
 	}
-	if len(marks) > 6 {
+	if len(marks) > 5 {
 		slices.Reverse(order)
 		try(order)
-		for range 300 {
+		for range 100 {
 			random.Shuffle(len(order), func(i, j int) { order[i], order[j] = order[j], order[i] })
 			try(order)
 		}

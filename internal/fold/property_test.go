@@ -240,7 +240,7 @@ func sensible(t *rapid.T, r *fold.Result, marks []fold.Mark) {
 		switch {
 		case a.Number != int32(i)+1:
 			fail("attempt %d has number %d", i+1, a.Number)
-		case a.WaitUS < -1 || a.RuntimeUS < -1:
+		case a.WaitUS < -1 || a.RuntimeUS < -1 || a.Retries < -1:
 			fail("attempt %d waits %d and runs %d µs", a.Number, a.WaitUS, a.RuntimeUS)
 		case (a.State == fold.StateStarted || a.State == fold.StateLost) != (a.End.Kind == 0):
 			fail("attempt %d is %v with the end %v", a.Number, a.State, a.End)

@@ -187,11 +187,24 @@ func TestTheBound(t *testing.T) {
 		})
 		want(t, "reason", b.result.Attempts[0].Reason, fold.ReasonBeyondBound)
 	})
+	t.Run("the first mark after the gap is after it", func(t *testing.T) {
+		marks := []fold.Mark{started("w", -10)}
+		for i := range 31 {
+			marks = append(marks, received("x", -5+float64(i)/10))
+		}
+		marks = append(marks, received("x", 0)) // dropped
+		marks = append(marks, failed("", 1))
+		for i := range 351 {
+			marks = append(marks, received("x", 2+float64(i)))
+		}
+		b := anyOrderOfMany(t, "rq", marks)
+		want(t, "attempts", attempts(&b.result), []attempt{{"w", fold.StateLost, s(-10), 0}, {"", fold.StateFailure, 0, s(1)}})
+	})
 	t.Run("marks without a time are bounded apart, whatever their receive times", func(t *testing.T) {
 		var marks []fold.Mark
 		for i := range 420 {
 			m := received("w", float64(i))
-			m.Event = [16]byte{byte(i >> 8), byte(i), 1}
+			m.Event = [16]byte{byte(2 - i>>8), byte(i * 91), byte(i), 1}
 			m.At = m.Heard
 			again := m
 			again.At -= 300 * sec

@@ -59,6 +59,16 @@ func TestDeliveriesAndLosses(t *testing.T) {
 			check: func(t *testing.T, b *brain) { want(t, "retries", b.result.Attempts[0].Retries, int64(6)) },
 		},
 		{
+			sentence: "retry_count of another end or of 0 says nothing of it",
+			marks:    []fold.Mark{started("w", 0), failed("w", 1, retryCount(3)), started("w", 2), retried("w", 3, retryCount(0)), started("w", 4), retried("w", 5)},
+			state:    fold.StateRetry,
+			attempts: []attempt{{"w", fold.StateFailure, s(0), s(1)}, {"w", fold.StateRetry, s(2), s(3)}, {"w", fold.StateRetry, s(4), s(5)}},
+			check: func(t *testing.T, b *brain) {
+				want(t, "retries", []int64{b.result.Attempts[0].Retries, b.result.Attempts[1].Retries, b.result.Attempts[2].Retries}, []int64{-1, -1, -1})
+				want(t, "retry_count", b.result.Task.RetryCount, int32(3))
+			},
+		},
+		{
 			sentence: "else retry_count less one of its retried",
 			marks:    []fold.Mark{started("w", 0), retried("w", 1, retryCount(3))},
 			state:    fold.StateRetry, attempts: []attempt{{"w", fold.StateRetry, s(0), s(1)}},
@@ -302,6 +312,12 @@ func TestReadings(t *testing.T) {
 				want(t, "copies", len(b.result.Notes), 4)
 				want(t, "wait from the eta of one of the two receipts", b.result.Task.WaitUS, 8*sec)
 			},
+		},
+		{
+			sentence: "a copy of an unknown sender does not stand between two stamps",
+			engine:   "celery",
+			marks:    []fold.Mark{started("w", 0, by(1, 1)), started("", 0), started("w", 5, by(2, 1)), started("", 5)},
+			state:    fold.StateStarted, attempts: []attempt{{"w", fold.StateStarted, s(0), 0}},
 		},
 		{
 			sentence: "unknown workers and senders are not taken for stamps on one event",
