@@ -151,9 +151,9 @@ func (s *Store) appendNext(ctx context.Context, tx *Tx, a appending) ([]sealed, 
 	case !h.durable:
 		return nil, h, fmt.Errorf("%w: the transaction runs with synchronous_commit = off, so that a crash could lose what was answered", ErrAuditFailed)
 	case !a.first && h.retired:
-		return nil, h, errKeyUnknown(a.key, "it was retired")
+		return nil, h, s.chain.stop(errKeyUnknown(a.key, "it was retired"))
 	case !a.first && !h.known:
-		return nil, h, errKeyUnknown(a.key, "the note that it was introduced is gone, which a restart of `z4j-brain serve` writes again")
+		return nil, h, s.chain.stop(errKeyUnknown(a.key, "the note that it was introduced is gone, which a restart of `z4j-brain serve` writes again"))
 	case !a.doubted && newest.seq != 0 && h.seenHMAC != newest.rowHMAC:
 		if there, err := s.pruned(ctx, tx, newest, h); err != nil || !there {
 			return nil, h, errors.Join(err, &lostHistory{seen: newest, head: h})

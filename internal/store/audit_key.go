@@ -91,6 +91,12 @@ func (c *chain) setKeyErr(err error) {
 	c.keyErr = err
 }
 
+// stop is setKeyErr that gives err back.
+func (c *chain) stop(err error) error {
+	c.setKeyErr(err)
+	return err
+}
+
 // install writes the first row. A log that is empty although it was begun says so in it.
 func (s *Store) install(ctx context.Context, key audit.Key) error {
 	var random [16]byte
