@@ -86,6 +86,9 @@ func Start(ctx context.Context, o Options) (_ *Brain, err error) {
 		return nil, err
 	}
 
+	refused := store.NewRefusals(b.Store)
+	b.onStop("refusals", 2*time.Second, background(ctx, refused.Run))
+
 	taken := ingest.New(b.Store, ingest.Options{
 		Log: b.Log, Now: b.Now, Horizon: time.Duration(c.Retention.TaskDays) * 24 * time.Hour,
 	})
@@ -106,7 +109,11 @@ func Start(ctx context.Context, o Options) (_ *Brain, err error) {
 	agents.Start()
 	b.onStop("gateway", 6*time.Second, agents.Close)
 
-	front.open(b.routes(agents, counts))
+	server, err := b.api(passwords, agents, refused)
+	if err != nil {
+		return nil, err
+	}
+	front.open(b.routes(server, agents, counts))
 	b.onStop("http", 4*time.Second, front.close)
 	b.Log.InfoContext(ctx, "ready", "url", b.url, "database", c.Database.URL, "environment", c.General.Environment, "version", b.Version)
 	return b, nil

@@ -1,20 +1,47 @@
 package app
 
 import (
+	"fmt"
 	"net/http"
 
+	"github.com/z4j-go/z4j/internal/api"
+	"github.com/z4j-go/z4j/internal/auth"
 	"github.com/z4j-go/z4j/internal/gateway"
+	"github.com/z4j-go/z4j/internal/id"
 	"github.com/z4j-go/z4j/internal/metrics"
+	"github.com/z4j-go/z4j/internal/store"
+	"github.com/z4j-go/z4j/internal/wire"
 )
 
 // routes is everything that is answered.
-func (b *Brain) routes(agents *gateway.Server, counts *metrics.Metrics) http.Handler {
+func (b *Brain) routes(server *api.Server, agents *gateway.Server, counts *metrics.Metrics) http.Handler {
 	mux := http.NewServeMux()
+	mux.Handle("/", server.Handler())
 	mux.Handle("GET /ws/agent", agents.Handler())
 	mux.Handle("GET /metrics", counts.Handler(metrics.Access{
 		Token: string(b.Config.Secrets.Metrics.Reveal()), Public: b.Config.Observe.MetricsPublic,
 	}))
-	mux.HandleFunc("GET /api/v1/health", func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte(`{"status":"ok"}`)) })
-	mux.HandleFunc("GET /api/v1/health/ready", func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte(`{"status":"ready"}`)) })
 	return mux
+}
+
+// api connects the REST API with everything that it needs.
+func (b *Brain) api(passwords *auth.Passwords, agents *gateway.Server, refused *store.Refusals) (*api.Server, error) {
+	c := b.Config
+	hosts, err := auth.NewHosts(c.Network.AllowedHosts)
+	if err != nil {
+		return nil, fmt.Errorf("Z4J_ALLOWED_HOSTS: %w", err)
+	}
+	master := c.Secrets.Master.Reveal()
+	return api.New(api.Options{
+		Store: b.Store, Log: b.Log, Now: b.Now, Passwords: passwords, Master: master, Version: b.Version,
+		Sessions: auth.SessionKeys{Current: c.Secrets.Session.Reveal(), Previous: c.Secrets.PreviousSession.Reveal()},
+		Hosts:    hosts, Proxies: auth.Proxies(c.Network.TrustedProxies), Agents: agents, Refusals: refused,
+		SigningSecret: func(project id.ID) string { return wire.EncodeSecret(wire.ProjectSecret(string(master), project)) },
+		Settings: api.Settings{
+			Dev: c.IsDev(), PublicURL: c.Network.PublicURL, Docs: c.Observe.OpenAPIVisibility, MaxBody: int64(c.Network.MaxPayload),
+			SetupTries: c.FirstBoot.AttemptsPerIP, Lockout: c.Accounts.LockoutThreshold, LockFor: c.Accounts.LockoutDuration, LoginMin: c.Accounts.LoginMin,
+			SessionLifetime: c.Accounts.SessionLifetime, SessionIdle: c.Accounts.SessionIdle, SessionRemember: c.Accounts.SessionRemember,
+			StrictCookies: c.Accounts.CookieSameSite == "strict", HSTSMaxAge: c.Network.HSTSMaxAge, HSTSSubdomains: c.Network.HSTSSubdomains,
+		},
+	}), nil
 }

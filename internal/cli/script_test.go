@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -27,8 +28,9 @@ func TestMain(m *testing.M) {
 // TestScripts runs testdata/*.txtar, one per command and one per past incident, on both databases.
 //
 // A script finds a fresh Z4J_HOME (not made yet), a free port, cheap passwords, and, on Postgres, an empty database in
-// Z4J_DATABASE_URL; $DB is sqlite or postgres. Its own commands: `ready` waits until the brain is ready; `get PATH` and
-// `post PATH BODY` ask it and leave status and answer in stdout.
+// Z4J_DATABASE_URL; $DB is sqlite or postgres. Its own commands: `ready` waits until the brain is ready, `stop` sends
+// SIGTERM to everything in the background; `get PATH` and `post PATH BODY` ask the brain and leave status and answer in
+// stdout.
 func TestScripts(t *testing.T) {
 	files, err := filepath.Glob("testdata/*.txtar")
 	if err != nil {
@@ -43,7 +45,7 @@ func TestScripts(t *testing.T) {
 				testscript.Run(t, testscript.Params{
 					Files: []string{file}, RequireExplicitExec: true, RequireUniqueNames: true,
 					Setup: func(e *testscript.Env) error { return prepare(t, e, url) },
-					Cmds:  map[string]func(*testscript.TestScript, bool, []string){"ready": ready, "get": get, "post": post},
+					Cmds:  map[string]func(*testscript.TestScript, bool, []string){"ready": ready, "stop": stop, "get": get, "post": post},
 				})
 			})
 		})
@@ -94,6 +96,15 @@ func ready(ts *testscript.TestScript, neg bool, args []string) {
 			ts.Fatalf("the brain is not ready after 30 s: status %d, %v", status, err)
 		case <-tick.C:
 		}
+	}
+}
+
+func stop(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) > 0 {
+		ts.Fatalf("usage: stop")
+	}
+	for _, c := range ts.BackgroundCmds() {
+		ts.Check(c.Process.Signal(syscall.SIGTERM))
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -16,7 +17,7 @@ import (
 	sqlitedriver "github.com/ncruces/go-sqlite3/driver"
 )
 
-// pragmas of every SQLite connection. synchronous FULL: NORMAL loses acknowledged commits in a power cut.
+// pragmas of every SQLite connection; the time-out comes first, as the others may meet a lock. synchronous FULL: NORMAL loses acknowledged commits in a power cut.
 var pragmas = []string{
 	"busy_timeout(10000)", "journal_mode(WAL)", "synchronous(FULL)", "foreign_keys(ON)", "wal_autocheckpoint(4000)", "temp_store(MEMORY)",
 }
@@ -39,12 +40,16 @@ func (s *Store) openSQLite(ctx context.Context, path string) (err error) {
 	}
 	s.read.SetMaxOpenConns(sqliteReads)
 	s.read.SetMaxIdleConns(sqliteReads)
-	return s.write.PingContext(ctx)
+	release, err := lockSQLite(path) // two that make a new file WAL at once: SQLite refuses one without waiting
+	if err != nil {
+		return err
+	}
+	return errors.Join(s.write.PingContext(ctx), release())
 }
 
 // sqliteDSN is the data source name for path, as SQLite's own URI syntax wants it, so that "#" and "?" are plain letters.
 func sqliteDSN(path, txlock string, cacheKiB int) string {
-	q := url.Values{"_pragma": append([]string{"cache_size(-" + strconv.Itoa(cacheKiB) + ")"}, pragmas...), "_txlock": {txlock}}
+	q := url.Values{"_pragma": append(slices.Clone(pragmas), "cache_size(-"+strconv.Itoa(cacheKiB)+")"), "_txlock": {txlock}}
 	return "file:" + (&url.URL{Path: path}).EscapedPath() + "?" + q.Encode()
 }
 

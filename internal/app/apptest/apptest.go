@@ -117,7 +117,7 @@ type Client struct {
 	Base string
 	HTTP *http.Client
 
-	t    testing.TB
+	t testing.TB
 }
 
 // NewClient returns a client that is not logged in.
