@@ -6,7 +6,7 @@ cd "$(dirname "$0")/.."
 work=$(mktemp -d)
 group=
 finish() {
-	[ -z "$group" ] || kill -9 "$group" 2>/dev/null || true
+	[ -z "$group" ] || kill -9 -"$group" 2>/dev/null || true
 	rm -rf "$work"
 }
 trap finish EXIT
@@ -48,20 +48,24 @@ block() {
 	awk -v want="$1" '/^```sh$/ { n++; inside = n == want; next } /^```$/ { inside = 0 } inside' README.md | sed "s/7700/$port/g"
 }
 here=$(pwd)
-export HOME="$work" Z4J_BIND_PORT="$port"
+GOMODCACHE=$(go env GOMODCACHE) GOCACHE=$(go env GOCACHE)
+export GOMODCACHE GOCACHE HOME="$work" Z4J_BIND_PORT="$port"
 unset Z4J_HOME Z4J_DATABASE_URL 2>/dev/null || true
-block 2 | grep -q createsuperuser || fail "the README's second block is not the one that makes an account"
-(block 2 | sed 's/^bin\/z4j-brain serve/exec &/') >"$work/second.sh"
-sh -eu "$work/second.sh" >"$work/log" 2>&1 &
+block 1 | grep -q 'make run' && block 2 | grep -q createsuperuser || fail "the README's blocks 1 and 2 are not what they were"
+# Block 1 goes on until it is stopped; make stands between us and the brain, so both get a group of their own.
+block 1 >"$work/first.sh"
+setsid sh -eu "$work/first.sh" >"$work/log" 2>&1 &
 group=$!
 tries=0
 until curl -fsS "http://127.0.0.1:$port/api/v1/health/ready" >/dev/null 2>&1; do
 	tries=$((tries + 1))
-	[ "$tries" -lt 100 ] || fail "the brain of the README's second block is not ready after 20 s"
-	kill -0 "$group" 2>/dev/null || fail "the brain of the README's second block ended"
+	[ "$tries" -lt 600 ] || fail "the brain of the README's first block is not ready after two minutes"
+	kill -0 "$group" 2>/dev/null || fail "the brain of the README's first block ended"
 	sleep 0.2
 done
-cd "$work"
+grep -q "http://127.0.0.1:$port/setup#token=" "$work/log" || fail "the README's first block printed no set-up URL"
+block 2 >"$work/second.sh"
+sh -eu "$work/second.sh" || fail "the README's second block"
 {
 	block 3
 	echo
@@ -69,6 +73,7 @@ cd "$work"
 	block 6 | sed 's/curl -sS/curl -fsS/'
 } >"$work/third.sh"
 grep -q auth/login "$work/third.sh" && grep -q 'state=failure' "$work/third.sh" || fail "the README's blocks 3 and 6 are not what they were"
+cd "$work" # where the jar of cookies goes
 sh -eu "$work/third.sh" >"$work/answers" 2>&1 || fail "the README's curl lines: $(cat "$work/answers")"
 for want in '"token":' '"hmac_secret":' '"items":'; do
 	tr -d ' ' <"$work/answers" | grep -q "$want" || fail "the README's curl lines: no $want in $(cat "$work/answers")"
