@@ -280,7 +280,7 @@ func (s *Server) recordRefusal(ctx context.Context, q *request, p *problem) {
 	if !q.project.ID.IsZero() {
 		f.Project = q.project.Audited()
 	}
-	s.Refusals.Refuse(ctx, f, q.user != nil || q.route.action == audit.AuthLogin)
+	s.Refusals.Record(ctx, f)
 }
 
 func (q *request) routeID() string {

@@ -40,6 +40,7 @@ type brain struct {
 	pauses   []time.Duration
 	revoked  []id.ID
 	refusals []audit.Facts
+	networks int // that a test came from so far
 }
 
 // each runs fn on both databases; tweak may be nil.
@@ -97,8 +98,8 @@ func (b *brain) pass(d time.Duration) {
 // Revoked notes that connections of an agent were closed.
 func (b *brain) Revoked(agent id.ID) { b.revoked = append(b.revoked, agent) }
 
-// Refuse notes a refusal.
-func (b *brain) Refuse(_ context.Context, f audit.Facts, _ bool) {
+// Record notes a refusal.
+func (b *brain) Record(_ context.Context, f audit.Facts) {
 	e := audit.New(f)
 	if err := e.Err(); err != nil {
 		b.t.Errorf("refusal %v: %v", f, err)

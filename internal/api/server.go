@@ -69,10 +69,9 @@ type Connections interface {
 	Revoked(agent id.ID)
 }
 
-// Refusals records what was refused. It can neither fail nor take long.
+// Refusals records what was refused; a *store.Refusals does. It can neither fail nor take longer than a second.
 type Refusals interface {
-	// Refuse records f; with wait it returns when f is on the disk, or after a second.
-	Refuse(ctx context.Context, f audit.Facts, wait bool)
+	Record(ctx context.Context, f audit.Facts)
 }
 
 // Server answers API requests. Make one with New.
