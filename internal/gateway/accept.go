@@ -115,6 +115,9 @@ func (s *Server) shake(w http.ResponseWriter, r *http.Request) (*conn, *wire.Hel
 		return nil, nil // Accept has answered
 	}
 	c.open(ws, h.conn)
+	if s.stopping() {
+		c.end(wire.CloseRestart, "brain restarts")
+	}
 	hello := s.hello(c)
 	if hello == nil || !s.admit(c, hello, master) {
 		return c, nil

@@ -9,10 +9,8 @@ import (
 
 // inflight is a frame that waits for its commit.
 type inflight struct {
-	copies int   // received, each of which is acked
-	size   int   // bytes
-	signed int64 // µs on the agent's clock, first copy
-	got    int64 // µs on ours, first copy
+	copies int // received, each of which is acked
+	size   int // bytes
 }
 
 // dueAck is a frame's answer that waits to be written.
@@ -42,8 +40,7 @@ func (c *conn) settled(frame string, key frameKey, out ingest.Outcome) {
 	if c.spins {
 		most = recentSpinFrames
 	}
-	// The agent's clock at the time of this ack: its time of signing and what passed here since.
-	c.recent.add(key, committed{received: int32(out.Received), late: f.signed + (now - f.got) + late}, most)
+	c.recent.add(key, committed{received: int32(out.Received), late: now - c.lag.Load() + late}, most)
 	if c.closed || !c.acks {
 		c.shrink(f.copies, f.size)
 		c.mu.Unlock()
@@ -87,6 +84,7 @@ func (c *conn) writeAcks() {
 		for _, a := range list {
 			for range a.copies {
 				c.ack(a.id, a.out)
+				a.out.Accepted, a.out.Rejected = 0, a.out.Received // of a copy nothing is new
 			}
 			c.mu.Lock()
 			c.shrink(a.copies, a.size)

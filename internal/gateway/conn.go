@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"math"
 	"net"
 	"strconv"
 	"sync"
@@ -43,6 +44,7 @@ type conn struct {
 	ctx      context.Context // ends when the connection is to end
 	cancel   context.CancelFunc
 	ending   atomic.Bool
+	greeted  atomic.Bool // hello_ack is sent
 	idle     *time.Timer // fires when nothing valid came for too long while we were reading
 	watchdog *time.Timer // fires when a write takes too long
 	pinger   *time.Timer
@@ -50,7 +52,8 @@ type conn struct {
 	sendMu sync.Mutex
 	wrote  atomic.Bool // since the last look of the pinger
 
-	statusMinute int64 // µs; the reader's
+	lag          atomic.Int64 // µs from signing to receipt, the least so far: how far the clocks are apart
+	statusMinute int64        // µs; the reader's
 	statuses     int
 
 	mu       sync.Mutex
@@ -83,6 +86,7 @@ const (
 func newConn(s *Server, who store.AgentCredential) *conn {
 	c := &conn{server: s, agent: who.Agent, project: who.Project, name: who.Name, room: make(chan struct{}, 1)}
 	c.ctx, c.cancel = context.WithCancel(s.base)
+	c.lag.Store(math.MaxInt64 / 2)
 	return c
 }
 
@@ -91,14 +95,25 @@ func (c *conn) open(ws *websocket.Conn, nc net.Conn) {
 	ws.SetReadLimit(-1) // receive has its own, with our close code
 	c.mu.Lock()
 	c.ws, c.net = ws, nc
-	c.idle = time.AfterFunc(c.server.HelloTimeout, func() { c.end(wire.CloseProtocol, "no hello in time") })
+	c.idle = time.AfterFunc(c.server.HelloTimeout, c.silent)
 	c.watchdog = time.AfterFunc(c.server.WriteTimeout, c.cut)
 	c.watchdog.Stop()
+	c.pinger = time.AfterFunc(c.server.PingInterval, func() { c.beside(c.ping) })
+	c.pinger.Stop()
 	early := c.early
 	c.mu.Unlock()
 	if early != nil {
 		c.beside(early)
 	}
+}
+
+// silent ends a connection that said nothing in time.
+func (c *conn) silent() {
+	if c.greeted.Load() {
+		c.end(wire.CloseIdle, "nothing heard for too long")
+		return
+	}
+	c.end(wire.CloseProtocol, "no hello in time")
 }
 
 // beside runs f in a goroutine that the end of c waits for, unless c is over.
@@ -169,16 +184,17 @@ func (c *conn) finish() {
 		c.quiet = nil
 	}
 	c.mu.Unlock()
-	for _, t := range []*time.Timer{c.watchdog, c.pinger} {
-		if t != nil {
-			t.Stop()
-		}
-	}
+	c.watchdog.Stop()
+	c.pinger.Stop()
 	c.helpers.Wait()
 	_ = c.net.Close() // closing twice is harmless
 	c.server.registry.remove(c)
 	if c.installed {
-		c.server.presence.end(store.SlotEnd{Slot: c.slot, Session: c.session, At: store.TimeOf(c.server.Now()), Seen: store.TimeAt(c.seen)})
+		end := store.SlotEnd{Slot: c.slot, Session: c.session, At: store.TimeOf(c.server.Now())}
+		if t, ok := c.touch(); ok {
+			end.Seen, end.Status = t.Seen, t.Status
+		}
+		c.server.presence.end(end)
 	}
 }
 

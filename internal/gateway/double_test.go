@@ -35,6 +35,9 @@ func raw(t testing.TB, url, q string, args ...any) {
 	if _, err := db.ExecContext(t.Context(), q, args...); err != nil {
 		t.Fatal(err)
 	}
+	if err := db.Close(); err != nil {
+		t.Fatal(err)
+	}
 }
 
 func open(t testing.TB, url string) *sql.DB {
@@ -47,6 +50,7 @@ func open(t testing.TB, url string) *sql.DB {
 	if err != nil {
 		t.Fatal(err)
 	}
+	db.SetMaxOpenConns(1)
 	t.Cleanup(func() { _ = db.Close() })
 	return db
 }
@@ -116,6 +120,8 @@ type brain struct {
 	token   string
 	secret  []byte
 	log     *lines
+	now     func() time.Time
+	sql     *sql.DB
 }
 
 // lines keeps what was logged.
@@ -136,10 +142,10 @@ func (l *lines) String() string {
 	return l.text.String()
 }
 
-// start runs a gateway on the database at db until the end of the test.
-func start(t testing.TB, db string, o gateway.Options) *brain {
+// start runs a gateway on the database at db until the end of the test; tune changes the HTTP server before it listens.
+func start(t testing.TB, db string, o gateway.Options, tune ...func(*http.Server)) *brain {
 	t.Helper()
-	b := &brain{db: db, log: &lines{}}
+	b := &brain{db: db, log: &lines{}, sql: open(t, db)}
 	b.store = storetest.Open(t, db)
 	b.project, b.agent, b.token = b.enrol(t)
 	b.secret = wire.ProjectSecret(string(storetest.Secrets.Master), b.project)
@@ -152,9 +158,14 @@ func start(t testing.TB, db string, o gateway.Options) *brain {
 		o.Ingest = k
 		t.Cleanup(k.wg.Wait)
 	}
+	b.now = o.Now
 	b.Server = gateway.New(o)
 	b.Start()
-	listener := httptest.NewServer(b.Handler())
+	listener := httptest.NewUnstartedServer(b.Handler())
+	for _, f := range tune {
+		f(listener.Config)
+	}
+	listener.Start()
 	b.url = listener.URL
 	t.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), patience)
@@ -176,10 +187,18 @@ func (b *brain) enrol(t testing.TB) (project, agent id.ID, token string) {
 		t.Fatal(err)
 	}
 	now := store.TimeOf(time.Now())
-	raw(t, b.db, `INSERT INTO projects (id, slug, name, created_at, updated_at) VALUES ($1, $2, 'Shop', $3, $3)`, project, "p-"+project.String(), now)
-	raw(t, b.db, `INSERT INTO agents (id, project_id, name, token_hash, created_at) VALUES ($1, $2, 'web', $3, $4)`,
+	b.exec(t, `INSERT INTO projects (id, slug, name, created_at, updated_at) VALUES ($1, $2, 'Shop', $3, $3)`, project, "p-"+project.String(), now)
+	b.exec(t, `INSERT INTO agents (id, project_id, name, token_hash, created_at) VALUES ($1, $2, 'web', $3, $4)`,
 		agent, project, wire.TokenHash(string(storetest.Secrets.Master), token), now)
 	return project, agent, token
+}
+
+// exec runs a statement past the store.
+func (b *brain) exec(t testing.TB, q string, args ...any) {
+	t.Helper()
+	if _, err := b.sql.ExecContext(t.Context(), q, args...); err != nil {
+		t.Fatal(err)
+	}
 }
 
 // hello is what a process says first; tests change it.
@@ -216,6 +235,7 @@ type process struct {
 	t    testing.TB
 	ws   *websocket.Conn
 	wire *wire.Session
+	now  func() time.Time
 	ack  helloAck
 
 	refused websocket.StatusCode
@@ -285,7 +305,7 @@ func (b *brain) try(t testing.TB, h hello) (*process, websocket.StatusCode) {
 // greet says hello on an open connection; the process has no session if it was refused.
 func (b *brain) greet(t testing.TB, ws *websocket.Conn, h hello) *process {
 	t.Helper()
-	p := &process{t: t, ws: ws}
+	p := &process{t: t, ws: ws, now: b.now}
 	p.write(h.frame(t))
 	raw, err := p.read()
 	if err != nil {
@@ -329,7 +349,7 @@ func (p *process) read() ([]byte, error) {
 
 // sign makes a frame that is due now.
 func (p *process) sign(typ, frame, payload string) []byte {
-	return p.signAt(typ, frame, payload, time.Now())
+	return p.signAt(typ, frame, payload, p.now())
 }
 
 func (p *process) signAt(typ, frame, payload string, at time.Time) []byte {
@@ -359,7 +379,7 @@ func (p *process) answer() (wire.Frame, error) {
 	if err != nil {
 		return wire.Frame{}, err
 	}
-	f, err := p.wire.Verify(raw, time.Now())
+	f, err := p.wire.Verify(raw, p.now())
 	if err != nil {
 		p.t.Fatalf("a frame of the brain does not verify: %v\n%s", err, raw)
 	}

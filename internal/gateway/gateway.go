@@ -66,7 +66,7 @@ type Limits struct {
 	PingInterval time.Duration // without a message from us: 20 s; proxies cut what carries nothing for 60 s
 	TouchEvery   time.Duration // signs of life are written down: 5 s
 	SpinPause    time.Duration // for which a re-sending agent is not read: 3 s
-	DrainTimeout time.Duration // for frames under way when the brain stops: 5 s
+	DrainTimeout time.Duration // for frames under way when the brain stops: 3 s
 	Lookups      int           // credentials looked up at once: 8
 	Handshakes   int           // connections between upgrade and hello_ack: 10,000, some 20 KiB each
 }
@@ -85,7 +85,7 @@ func (l *Limits) fill() {
 	l.PingInterval = cmp.Or(l.PingInterval, 20*time.Second)
 	l.TouchEvery = cmp.Or(l.TouchEvery, 5*time.Second)
 	l.SpinPause = cmp.Or(l.SpinPause, 3*time.Second)
-	l.DrainTimeout = cmp.Or(l.DrainTimeout, 5*time.Second)
+	l.DrainTimeout = cmp.Or(l.DrainTimeout, 3*time.Second)
 	l.Lookups = cmp.Or(l.Lookups, 8)
 	l.Handshakes = cmp.Or(l.Handshakes, 10_000)
 }
@@ -156,23 +156,25 @@ func (s *Server) Close(ctx context.Context) error {
 		s.writers.Wait()
 		close(done)
 	}()
+	defer s.stop()
 	select {
 	case <-done:
-		s.stop()
 		return nil
 	case <-ctx.Done():
 	}
-	s.stop()
 	for _, c := range s.registry.all() {
 		c.cut()
 	}
 	select {
-	case <-done:
+	case <-done: // and who was connected is written down
 		return nil
-	case <-time.After(time.Second):
-		return errors.New("close gateway: connections are still open")
+	case <-time.After(lastWrites):
+		return errors.New("close gateway: connections are still open, or the database does not answer")
 	}
 }
+
+// lastWrites is how long Close goes on after its context, to write down which connections ended.
+const lastWrites = time.Second
 
 // drain waits until no frame waits for its commit any more, but not for long.
 func (s *Server) drain(ctx context.Context) {

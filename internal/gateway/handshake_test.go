@@ -50,7 +50,7 @@ func TestHandshake(t *testing.T) {
 			t.Errorf("process: %+v; want what its hello said", w)
 		}
 		var protocol, engines, schedulers, capabilities, host, version string
-		err = open(t, url).QueryRowContext(t.Context(), `SELECT protocol_version, engine_adapters, scheduler_adapters, capabilities, host_name, agent_version
+		err = b.sql.QueryRowContext(t.Context(), `SELECT protocol_version, engine_adapters, scheduler_adapters, capabilities, host_name, agent_version
 			FROM agents WHERE id = $1`, b.agent).Scan(&protocol, &engines, &schedulers, &capabilities, &host, &version)
 		if err != nil || protocol != "2" || engines != `["celery"]` || schedulers != `[]` || capabilities != `{"celery":["retry_task"]}` || host != "web-eu-1" || version != "1.13.0" {
 			t.Errorf("agent: %q %q %q %q %q %q, %v; want what its hello said", protocol, engines, schedulers, capabilities, host, version, err)
@@ -249,8 +249,13 @@ func TestLessonE12ConnectLimits(t *testing.T) {
 		Refusals: l, Limits: gateway.Limits{SlotCap: 2},
 		Address: func(r *http.Request) string { return "192.0.2.1" },
 	})
-	for i := range 5 { // good credentials never count
-		b.dial(t, newHello("a")).send(wire.TypeHeartbeat, fmt.Sprint("hb_", i), `{}`)
+	var last *process
+	for range 5 { // good credentials never count
+		next := b.dial(t, newHello("a"))
+		if last != nil {
+			last.wantClose("the older connection", wire.CloseDisplaced)
+		}
+		last = next
 	}
 	var shaking []*websocket.Conn
 	for range 4 {

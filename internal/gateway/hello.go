@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"time"
 
 	"github.com/coder/websocket"
 
@@ -93,7 +92,7 @@ func (c *conn) introduce(hello *wire.Hello, master []byte) error {
 		c.window = windowSpin
 	}
 	c.source = &ingest.Session{
-		Project: c.project, Agent: c.agent, WorkerID: c.slot.WorkerID, Engines: hello.Engines,
+		ID: c.session, Project: c.project, Agent: c.agent, HasWorkerID: c.slot.Named, WorkerID: c.slot.WorkerID, Engines: hello.Engines,
 		ProcessStarted: cmp.Or(hello.WorkerStartedAt, c.server.Now().UnixMicro()),
 	}
 	var err error
@@ -120,8 +119,9 @@ func (c *conn) greeting(hello *wire.Hello) store.SlotConnect {
 
 // start begins what runs beside the reader of an admitted connection.
 func (c *conn) start() {
-	c.idle = time.AfterFunc(c.server.IdleTimeout, func() { c.end(wire.CloseIdle, "nothing heard for too long") })
-	c.pinger = time.AfterFunc(c.server.PingInterval, func() { c.beside(c.ping) })
+	c.greeted.Store(true)
+	c.idle.Reset(c.server.IdleTimeout)
+	c.pinger.Reset(c.server.PingInterval)
 }
 
 // write puts a message on the socket; c.sendMu is held.

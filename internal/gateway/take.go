@@ -21,6 +21,9 @@ func (c *conn) take(raw []byte) {
 	}
 	at := now.UnixMicro()
 	c.alive(at)
+	if lag := at - f.TS; err == nil && lag < c.lag.Load() {
+		c.lag.Store(lag)
+	}
 	c.server.Metrics.Frame(f.Type)
 	if err != nil {
 		return
@@ -103,7 +106,7 @@ func (c *conn) takeEvents(f wire.Frame, payload []byte, now int64) {
 	if c.inflight == nil {
 		c.inflight = map[frameKey]*inflight{}
 	}
-	c.inflight[key] = &inflight{copies: 1, size: len(payload), signed: f.TS, got: now}
+	c.inflight[key] = &inflight{copies: 1, size: len(payload)}
 	c.bytes += len(payload)
 	c.mu.Unlock()
 	c.submit(&ingest.Frame{
@@ -120,14 +123,15 @@ func (c *conn) submit(f *ingest.Frame) {
 }
 
 // pauseForSpin stops reading when a copy was signed so late that its sender can't have processed the answer: such an
-// agent reads only when it can't write, so its buffers have to fill. Copies signed before it can have noticed say nothing.
+// agent reads only when it can't write, so its buffers have to fill. What was signed before the end of the pause says
+// nothing new and stops it no second time.
 func (c *conn) pauseForSpin(signed int64, done committed) {
 	if !c.spins || signed <= done.late || signed <= c.pausedTo {
 		return
 	}
-	c.pausedTo = signed + c.server.SpinPause.Microseconds()
 	c.server.Metrics.Frame("spin_pause")
 	c.pause(c.server.SpinPause)
+	c.pausedTo = c.server.Now().UnixMicro() - c.lag.Load()
 }
 
 func (c *conn) takeHeartbeat(f wire.Frame, now int64) {
@@ -197,19 +201,28 @@ func (c *conn) takeStatus(f wire.Frame, now int64) {
 var answerSpace = id.Named(id.ID{}, []byte("z4j command answers"))
 
 // takeAnswer stores a command's ack or result as an event; nobody waits for an answer to it. The protocol has no event
-// for these, so one is made: kind command.ack or command.result, no engine and no task, the frame's own time, and an id
-// that depends on agent, type and command only, so that a frame that comes again adds nothing.
+// for these, so one is made: kind command.ack or command.result, without engine and task,
+//
+//	"data":{"command_id":…,"answered_at":…,"answer":{the payload}}
+//
+// Its id depends on agent, type and command only, and its time is that of the command, whose id is a UUIDv7 of ours, so
+// that an answer that comes again adds nothing. The answer to an id that is not ours takes the time at which it was signed.
 func (c *conn) takeAnswer(f wire.Frame, now int64) {
 	kind := "command.ack"
 	if f.Type == wire.TypeCommandResult {
 		kind = "command.result"
 	}
+	at := f.TS
+	if command, err := id.Parse(f.ID); err == nil && command[6]>>4 == 7 {
+		at = command.Micros()
+	}
 	name := append(append(bytes.Clone(c.agent[:]), kind...), f.ID...)
 	text := append([]byte(`{"events":[{"engine":"","task_id":"","kind":"`), kind...)
 	text = append(append(text, `","id":"`...), id.Named(answerSpace, name).String()...)
-	text = wire.AppendTime(append(text, `","occurred_at":"`...), time.UnixMicro(f.TS))
+	text = wire.AppendTime(append(text, `","occurred_at":"`...), time.UnixMicro(at))
 	text = append(append(text, `","data":{"command_id":`...), quote(f.ID)...)
-	text = append(text, `,"answer":`...)
+	text = wire.AppendTime(append(text, `,"answered_at":"`...), time.UnixMicro(f.TS))
+	text = append(text, `","answer":`...)
 	if f.Payload == nil {
 		text = append(text, `{}`...)
 	}

@@ -68,7 +68,8 @@ type SlotEnd struct {
 	Slot
 	Session string
 	At      Time
-	Seen    Time // receipt of its last frame; the zero time leaves what is known
+	Seen    Time   // receipt of its last frame; the zero time leaves what is known
+	Status  []byte // newest agent_status as JSON; nil for none since the last touch
 }
 
 // SlotTouch says that a connection showed life.
@@ -200,9 +201,9 @@ func (s *Store) DisconnectSlots(ctx context.Context, ends []SlotEnd) error {
 		for _, e := range ends {
 			_, err := tx.ExecContext(ctx, `
 				UPDATE agent_workers SET state = 'offline', updated_at = $1,
-					last_seen_at = CASE WHEN last_seen_at > $2 THEN last_seen_at ELSE $2 END
-				WHERE project_id = $3 AND agent_id = $4 AND has_worker_id = $5 AND worker_id = $6 AND session_id = $7 AND state = 'online'`,
-				e.At, e.Seen, e.Project, e.Agent, e.Named, e.WorkerID, e.Session)
+					last_seen_at = CASE WHEN last_seen_at > $2 THEN last_seen_at ELSE $2 END, status = coalesce($3, status)
+				WHERE project_id = $4 AND agent_id = $5 AND has_worker_id = $6 AND worker_id = $7 AND session_id = $8 AND state = 'online'`,
+				e.At, e.Seen, textOrNull(string(e.Status)), e.Project, e.Agent, e.Named, e.WorkerID, e.Session)
 			if err != nil {
 				return err
 			}
