@@ -26,6 +26,9 @@ func (c *call) openStore(ctx context.Context, cfg *config.Config, migrate bool) 
 		}
 	}
 	if err := cfg.SecretsError(); err != nil {
+		if cfg.Secrets.None() {
+			err = fmt.Errorf("%w; if nothing was started here before, start `z4j-brain serve` once", err)
+		}
 		return nil, err
 	}
 	log := slog.New(slog.DiscardHandler)
