@@ -164,6 +164,27 @@ func TestMarks(t *testing.T) {
 			state: fold.StateFailure, attempts: []attempt{{"w", fold.StateFailure, s(0), s(1)}, {"w", fold.StateFailure, s(10), s(11)}},
 		},
 		{
+			sentence: "the senders are part of the mark: who stamped it with another has stamped it",
+			engine:   "celery",
+			marks:    []fold.Mark{started("w", 0, by(1, 1)), started("w", 0, by(2, 1)), started("w", 5, by(2, 1))},
+			state:    fold.StateStarted, attempts: []attempt{{"w", fold.StateStarted, s(0), 0}, {"w", fold.StateStarted, s(5), 0}},
+		},
+		{
+			sentence: "also the other way round, and of those that both name second",
+			engine:   "celery",
+			marks: []fold.Mark{
+				started("w", 0, by(2, 1)), started("w", 5, by(1, 1)), started("w", 5, by(2, 1)), failed("w", 9, by(1, 1)), failed("w", 9, by(3, 1)),
+				failed("w", 12, by(2, 1)), failed("w", 12, by(3, 1)),
+			},
+			state: fold.StateFailure, attempts: []attempt{{"w", fold.StateFailure, s(0), s(12)}, {"w", fold.StateFailure, s(5), s(9)}},
+		},
+		{
+			sentence: "never older than any of its senders' processes",
+			engine:   "celery",
+			marks:    []fold.Mark{started("w", 0, by(1, 1)), started("w", 5, by(2, 1)), started("w", 5, by(3, s(2)))},
+			state:    fold.StateStarted, attempts: []attempt{{"w", fold.StateStarted, s(0), 0}, {"w", fold.StateStarted, s(5), 0}},
+		},
+		{
 			sentence: "never a copy of something older than its sender's process",
 			engine:   "celery",
 			marks:    []fold.Mark{started("w", 0, by(1, 1)), started("w", 10, by(2, s(5)))},
