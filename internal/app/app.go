@@ -89,11 +89,12 @@ func Start(ctx context.Context, o Options) (_ *Brain, err error) {
 	refused := store.NewRefusals(b.Store)
 	b.onStop("refusals", 2*time.Second, background(ctx, refused.Run))
 
-	taken := ingest.New(b.Store, ingest.Options{
-		Log: b.Log, Now: b.Now, Horizon: time.Duration(c.Retention.TaskDays) * 24 * time.Hour,
+	var taken *ingest.Writer
+	counts := metrics.New(b.metricsOptions(func() *ingest.Stats { return &taken.Stats }))
+	taken = ingest.New(b.Store, ingest.Options{
+		Log: b.Log, Now: b.Now, Metrics: counts, Horizon: time.Duration(c.Retention.TaskDays) * 24 * time.Hour,
 	})
 
-	counts := metrics.New(b.metricsOptions(taken))
 	runner := jobs.New(jobs.Options{Log: b.Log, Leases: leases{b.Store}, Holder: b.holder, Now: b.Now, Failed: counts.JobFailed})
 	b.onStop("jobs", 2*time.Second, background(ctx, func(ctx context.Context) { runner.Run(ctx, b.jobs()) }))
 

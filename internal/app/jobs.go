@@ -30,12 +30,12 @@ func (l leases) Lease(ctx context.Context, name, holder string, now, until time.
 	return l.Store.Lease(ctx, name, holder, store.TimeOf(now), store.TimeOf(until))
 }
 
-func (b *Brain) metricsOptions(taken *ingest.Writer) metrics.Options {
+func (b *Brain) metricsOptions(taken func() *ingest.Stats) metrics.Options {
 	return metrics.Options{
 		Version: b.Version,
 		Items: map[string]func() int{
-			"ingest_frames": func() int { return int(taken.Stats.QueuedFrames.Load()) },
-			"ingest_bytes":  func() int { return int(taken.Stats.QueuedBytes.Load()) },
+			"ingest_frames": func() int { return int(taken().QueuedFrames.Load()) },
+			"ingest_bytes":  func() int { return int(taken().QueuedBytes.Load()) },
 		},
 	}
 }

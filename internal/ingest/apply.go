@@ -40,6 +40,7 @@ type applier struct {
 
 // attempt writes the group once and returns how many events of each part were new.
 func (w *Writer) attempt(ctx context.Context, group []*part) ([]int, error) {
+	began := w.now()
 	a := &applier{accepted: make([]int, len(group))}
 	a.gather(group)
 	err := w.store.Ingest(ctx, func(tx *store.IngestTx) error {
@@ -61,6 +62,7 @@ func (w *Writer) attempt(ctx context.Context, group []*part) ([]int, error) {
 	w.Stats.Events.Add(int64(len(a.events)))
 	w.Stats.Accepted.Add(int64(a.writes.AcceptedEvents))
 	w.Stats.DeadLetters.Add(int64(len(a.writes.DeadLetters)))
+	show(w.metrics, a.writes, w.now().Sub(began))
 	return a.accepted, nil
 }
 

@@ -11,13 +11,15 @@ import (
 
 	"golang.org/x/sync/semaphore"
 
+	"github.com/z4j-go/z4j/internal/metrics"
 	"github.com/z4j-go/z4j/internal/store"
 )
 
 // Options of a Writer; zero values work.
 type Options struct {
-	Log *slog.Logger
-	Now func() time.Time // required
+	Log     *slog.Logger
+	Now     func() time.Time // required
+	Metrics *metrics.Metrics
 
 	// Writers is how many groups are written at once; tasks are spread over them by key. 0: two on Postgres (a second
 	// one gives half as much again, there is no third core), one on SQLite.
@@ -47,6 +49,7 @@ type Writer struct {
 	store   *store.Store
 	log     *slog.Logger
 	now     func() time.Time
+	metrics *metrics.Metrics
 	group   int
 	horizon time.Duration
 	memory  *semaphore.Weighted
@@ -70,7 +73,7 @@ const queuedParts = 16384
 // New returns a writer into st that does nothing before Start.
 func New(st *store.Store, o Options) *Writer {
 	w := &Writer{
-		store: st, log: o.Log, now: o.Now, group: o.Group, horizon: o.Horizon, limit: o.Memory,
+		store: st, log: o.Log, now: o.Now, metrics: o.Metrics, group: o.Group, horizon: o.Horizon, limit: o.Memory,
 		beats: newBeats(), clocks: newClocks(), seen: newLastTouches(), stopping: make(chan struct{}), drained: make(chan struct{}),
 	}
 	if w.log == nil {

@@ -72,7 +72,7 @@ func New(o Options) *Metrics {
 	m := &Metrics{
 		registry: prometheus.NewRegistry(),
 		eventsIngested: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "z4j_events_ingested_total",
-			Help: "Events committed, duplicates not counted."}, []string{"project", "engine", "kind"}),
+			Help: "Events committed; of those that say nothing of a task, repetitions count too."}, []string{"project", "engine", "kind"}),
 		eventsRefused: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "z4j_dead_letters_total",
 			Help: "Events and frames that could not be taken and went to the dead letters."}, []string{"project", "reason"}),
 		tasks: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "z4j_tasks_total",
@@ -106,7 +106,7 @@ func New(o Options) *Metrics {
 	return m
 }
 
-// EventIngested counts n new events of a kind, after their commit.
+// EventIngested counts n events of a kind, after their commit.
 func (m *Metrics) EventIngested(project, engine, kind string, n int) {
 	if m == nil || n == 0 {
 		return
@@ -130,12 +130,15 @@ func (m *Metrics) TaskState(project, taskName, state string, n int) {
 	m.tasks.WithLabelValues(m.projects.get("", project), m.names.get(project, taskName), m.kinds.get("state", state)).Add(float64(n))
 }
 
-// TaskDuration counts the run time of an ended attempt.
-func (m *Metrics) TaskDuration(project, taskName string, d time.Duration) {
+// TaskDuration counts n ended attempts that ran for d on average.
+func (m *Metrics) TaskDuration(project, taskName string, d time.Duration, n int) {
 	if m == nil {
 		return
 	}
-	m.taskDuration.WithLabelValues(m.projects.get("", project), m.names.get(project, taskName)).Observe(d.Seconds())
+	h := m.taskDuration.WithLabelValues(m.projects.get("", project), m.names.get(project, taskName))
+	for range n {
+		h.Observe(d.Seconds())
+	}
 }
 
 // Frame counts a verified frame of an agent.
