@@ -1,10 +1,15 @@
 package store_test
 
 import (
+	"context"
 	"errors"
+	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/z4j-go/z4j/internal/id"
 	"github.com/z4j-go/z4j/internal/store"
 	"github.com/z4j-go/z4j/internal/store/storetest"
 )
@@ -59,4 +64,133 @@ func errorIs(err, want error) bool {
 		return err == nil
 	}
 	return errors.Is(err, want)
+}
+
+func TestLessonF18SchemaFromTheFutureIsRefused(t *testing.T) {
+	storetest.EachURL(t, func(t *testing.T, url string) {
+		storetest.Open(t, url)
+		if _, err := storetest.DB(t, url).ExecContext(t.Context(), `INSERT INTO schema_migrations (version_id, is_applied) VALUES (9999, true)`); err != nil {
+			t.Fatal(err)
+		}
+		_, err := store.Open(t.Context(), storetest.Options(url))
+		if !errors.Is(err, store.ErrFutureSchema) || !strings.Contains(err.Error(), "9999") {
+			t.Errorf("%v, want ErrFutureSchema with the number", err)
+		}
+	})
+}
+
+func TestAMissingSchemaIsOnlyMadeWhenAsked(t *testing.T) {
+	storetest.EachURL(t, func(t *testing.T, url string) {
+		o := storetest.Options(url)
+		o.Migrate = false
+		if _, err := store.Open(t.Context(), o); !errors.Is(err, store.ErrNoSchema) {
+			t.Errorf("%v, want ErrNoSchema", err)
+		}
+		storetest.Open(t, url)
+		s, err := store.Open(t.Context(), o)
+		if err != nil {
+			t.Fatalf("an up-to-date schema needs no migration: %v", err)
+		}
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// TestLessonB3ForeignSecret: the database knows its secret, refuses another one with the way out, and takes a new one
+// that names the known one.
+func TestLessonB3ForeignSecret(t *testing.T) {
+	storetest.EachURL(t, func(t *testing.T, url string) {
+		storetest.Open(t, url)
+		foreign := storetest.Secrets
+		foreign.Master = []byte("another-master-secret-another-master-secret")
+		open := func(secrets store.Secrets) error {
+			o := storetest.Options(url)
+			o.Secrets = func(_ context.Context, empty bool) (store.Secrets, error) {
+				if empty {
+					t.Error("a database with our tables is called empty")
+				}
+				return secrets, nil
+			}
+			s, err := store.Open(t.Context(), o)
+			if err == nil {
+				err = s.Close()
+			}
+			return err
+		}
+		err := open(foreign)
+		if !errors.Is(err, store.ErrForeignSecret) || !strings.Contains(err.Error(), "Z4J_PREVIOUS_SECRETS") {
+			t.Errorf("a foreign secret: %v, want ErrForeignSecret with the way out", err)
+		}
+		if strings.Contains(err.Error(), "another-master") {
+			t.Errorf("the error tells the secret: %v", err)
+		}
+		foreign.PreviousMasters = [][]byte{storetest.Secrets.Master}
+		if err := open(foreign); err != nil {
+			t.Errorf("a new secret beside the known one: %v", err)
+		}
+		foreign.PreviousMasters = nil
+		if err := open(foreign); err != nil {
+			t.Errorf("after that the new one alone: %v", err)
+		}
+	})
+}
+
+// TestManyOpenAtOnce: of many processes that find an empty database exactly one is told so, and all end with one schema.
+func TestManyOpenAtOnce(t *testing.T) {
+	storetest.EachURL(t, func(t *testing.T, url string) {
+		var empty atomic.Int32
+		var wg sync.WaitGroup
+		for range 6 {
+			wg.Go(func() {
+				o := storetest.Options(url)
+				o.Secrets = func(_ context.Context, first bool) (store.Secrets, error) {
+					if first {
+						empty.Add(1)
+					}
+					return storetest.Secrets, nil
+				}
+				s, err := store.Open(t.Context(), o)
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				if err := s.Close(); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		wg.Wait()
+		if n := empty.Load(); n != 1 {
+			t.Errorf("%d processes were told that the database is empty, want 1", n)
+		}
+	})
+}
+
+// TestFieldCaseF27PartitionsOnDemand: a day without a partition gets one when its first event comes, and making days
+// ahead makes each once.
+func TestFieldCaseF27PartitionsOnDemand(t *testing.T) {
+	url := storetest.Postgres(t)
+	s := storetest.Open(t, url)
+	ahead := time.Now().AddDate(0, 0, 20).UnixMicro()
+	event := store.EventRow{Project: id.ID{1}, ID: id.ID{2}, Agent: id.ID{3}, Occurred: ahead, Received: ahead, Engine: "rq", Kind: "task.sent", Payload: []byte(`{}`)}
+	err := s.Ingest(t.Context(), func(tx *store.IngestTx) error {
+		return tx.Write(t.Context(), &store.IngestWrites{Events: []store.EventRow{event}})
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if err := s.EnsurePartitions(t.Context(), time.Now(), 8); err != nil {
+			t.Fatal(err)
+		}
+	}
+	name := "events_" + time.UnixMicro(ahead).UTC().Format("2006_01_02")
+	rows := storetest.Rows(t, storetest.DB(t, url), `SELECT count(*) FROM `+name)
+	if rows[0][0] != "1" {
+		t.Errorf("%s has %s rows, want 1", name, rows[0][0])
+	}
+	if n := storetest.Rows(t, storetest.DB(t, url), `SELECT count(*) FROM pg_inherits WHERE inhparent = 'events'::regclass`)[0][0]; n != "10" {
+		t.Errorf("%s partitions, want yesterday to a week ahead and the one on demand: 10", n)
+	}
 }
