@@ -60,10 +60,10 @@ type attention struct {
 }
 
 type homeUser struct {
-	ID          id.ID   `json:"id"`
-	Email       string  `json:"email"`
-	DisplayName *string `json:"display_name"`
-	IsAdmin     bool    `json:"is_admin"`
+	ID          id.ID  `json:"id"`
+	Email       string `json:"email"`
+	DisplayName string `json:"display_name"`
+	IsAdmin     bool   `json:"is_admin"`
 }
 
 type homeSummary struct {
@@ -148,7 +148,7 @@ func (s *Server) showHome(ctx context.Context, _ *struct{}) (*reply[homeSummary]
 }
 
 func homeUserOf(u *store.User) homeUser {
-	return homeUser{ID: u.ID, Email: u.Email, DisplayName: u.DisplayName, IsAdmin: u.IsAdmin}
+	return homeUser{ID: u.ID, Email: u.Email, DisplayName: displayName(*u), IsAdmin: u.IsAdmin}
 }
 
 func homeOf(p visibleProject, t store.Traffic, f store.Fleet) homeProject {

@@ -7,7 +7,7 @@ import (
 	"github.com/z4j-go/z4j/internal/id"
 )
 
-// Worker is an engine's worker. Its totals are those of the last 24 hours.
+// Worker is an engine's worker.
 type Worker struct {
 	ID            id.ID     `json:"id"`
 	ProjectID     id.ID     `json:"project_id"`
@@ -23,6 +23,10 @@ type Worker struct {
 	LoadAverage   []float64 `json:"load_average"`
 	ActiveTasks   *int64    `json:"active_tasks" doc:"as its agent counted; null: unknown"`
 	ClockOffsetMS *float64  `json:"clock_offset_ms" doc:"how far its clock is ahead of the brain's; null: unknown"`
+	Processed     *int64    `json:"processed" doc:"always null: work is not counted by worker yet"`
+	Failed        *int64    `json:"failed" doc:"as processed"`
+	Succeeded     *int64    `json:"succeeded" doc:"as processed"`
+	Retried       *int64    `json:"retried" doc:"as processed"`
 	CreatedAt     Time      `json:"created_at"`
 }
 
