@@ -98,7 +98,13 @@ type Contribution struct {
 }
 
 func (c *Contribution) compare(o *Contribution) int {
-	return cmp.Or(compareInt(c.Bucket, o.Bucket), cmp.Compare(c.Measure, o.Measure), strings.Compare(c.Name, o.Name), strings.Compare(c.Queue, o.Queue))
+	if c.Bucket != o.Bucket {
+		return compareInt(c.Bucket, o.Bucket)
+	}
+	if c.Measure != o.Measure {
+		return int(c.Measure) - int(o.Measure)
+	}
+	return cmp.Or(strings.Compare(c.Name, o.Name), strings.Compare(c.Queue, o.Queue))
 }
 
 // Contributions appends what a task counts for in the rollups, in order, one for each row. Hearsay counts in no rate: an
@@ -148,12 +154,17 @@ func Contributions(dst []Contribution, r *Result, name, queue string) []Contribu
 	return gather(dst)
 }
 
-// gather sorts the contributions and makes those to one row one.
+// gather sorts one task's contributions, which share name and queue, and makes those to one row one.
 func gather(all []Contribution) []Contribution {
-	slices.SortFunc(all, func(a, b Contribution) int { return a.compare(&b) })
+	slices.SortFunc(all, func(a, b Contribution) int {
+		if a.Bucket != b.Bucket {
+			return compareInt(a.Bucket, b.Bucket)
+		}
+		return int(a.Measure) - int(b.Measure)
+	})
 	out := all[:0]
 	for i := range all {
-		if n := len(out); n > 0 && out[n-1].compare(&all[i]) == 0 {
+		if n := len(out); n > 0 && out[n-1].Bucket == all[i].Bucket && out[n-1].Measure == all[i].Measure {
 			out[n-1].Count += all[i].Count
 			out[n-1].Sum += all[i].Sum
 			continue
