@@ -80,8 +80,8 @@ func (s *Store) AuditLog(ctx context.Context, f AuditFilter) (Slice[AuditEntry],
 	if err != nil {
 		return Slice[AuditEntry]{}, wrap("list audit log", err)
 	}
-	f.conditions(s, &q.where)
-	rows, err := auditRows(ctx, s.read, s.sql(q.conditions()+q.end()), q.args...)
+	f.conditions(&q.where)
+	rows, err := s.auditRows(ctx, s.read, q.conditions()+q.end(), q.args...)
 	if err != nil {
 		return Slice[AuditEntry]{}, wrap("list audit log", err)
 	}
@@ -90,20 +90,20 @@ func (s *Store) AuditLog(ctx context.Context, f AuditFilter) (Slice[AuditEntry],
 	return Slice[AuditEntry]{Items: entries, Next: page.Next, Prev: page.Prev}, wrap("list audit log", err)
 }
 
-func (f *AuditFilter) conditions(s *Store, w *where) {
+func (f *AuditFilter) conditions(w *where) {
 	if f.Project != nil {
 		w.and("project_id = ?", f.Project.String())
 	}
 	for _, c := range []struct{ column, value string }{
-		{"action", f.Action}, {"actor_id", f.Actor}, {"outcome", f.Outcome}, {"target_id", f.Target},
+		{"action{C}", f.Action}, {"actor_id", f.Actor}, {"outcome", f.Outcome}, {"target_id", f.Target},
 	} {
 		if c.value != "" {
 			w.and(c.column+" = ?", c.value)
 		}
 	}
 	if f.Prefix != "" { // a range, since LIKE would not use the index
-		w.and(s.sql("action{C} >= ?"), f.Prefix)
-		w.and(s.sql("action{C} < ?"), f.Prefix+"\U0010ffff")
+		w.and("action{C} >= ?", f.Prefix)
+		w.and("action{C} < ?", f.Prefix+"\U0010ffff")
 	}
 	if f.From != nil {
 		w.and("ts >= ?", *f.From)

@@ -145,7 +145,7 @@ func (s *Store) appendNext(ctx context.Context, tx *Tx, a appending) ([]sealed, 
 	newest := s.chain.newest()
 	h, err := s.lockHead(ctx, tx, a.key.KID(), newest.seq)
 	if err != nil {
-		return nil, h, fmt.Errorf("%w: lock the audit chain: %w", ErrAuditFailed, err)
+		return nil, h, auditFailed(ctx, "lock the audit chain", err)
 	}
 	switch {
 	case !h.durable:
@@ -164,7 +164,7 @@ func (s *Store) appendNext(ctx context.Context, tx *Tx, a appending) ([]sealed, 
 		return nil, h, err
 	}
 	if err := s.insertAudit(ctx, tx, rows); err != nil {
-		return nil, h, fmt.Errorf("%w: %w", ErrAuditFailed, err)
+		return nil, h, auditFailed(ctx, "insert", err)
 	}
 	if a.also != nil {
 		if err := a.also(tx, rows); err != nil {
@@ -172,6 +172,14 @@ func (s *Store) appendNext(ctx context.Context, tx *Tx, a appending) ([]sealed, 
 		}
 	}
 	return rows, h, nil
+}
+
+// auditFailed hides the database's error: no caller shall take a conflict of the chain for one of the change.
+func auditFailed(ctx context.Context, doing string, err error) error {
+	if ctx.Err() != nil {
+		return fmt.Errorf("%w: %s: %w", ErrAuditFailed, doing, ctx.Err())
+	}
+	return fmt.Errorf("%w: %s: %v", ErrAuditFailed, doing, err) //nolint:errorlint // on purpose, as said.
 }
 
 // seal numbers and signs the entries behind h.

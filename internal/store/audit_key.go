@@ -36,7 +36,7 @@ func (s *Store) startChain(ctx context.Context, secrets Secrets, writes bool) er
 		s.chain.setKeyErr(errKeyUnknown(key, ""))
 		return nil
 	}
-	newest, err := noneIsZero(auditRow(ctx, s.read, `ORDER BY seq DESC LIMIT 1`))
+	newest, err := noneIsZero(s.auditRow(ctx, s.read, `ORDER BY seq DESC LIMIT 1`))
 	if err != nil {
 		return fmt.Errorf("read the head of the audit log: %w", err)
 	}
@@ -184,7 +184,7 @@ func (s *Store) maySign(ctx context.Context, q querier, key audit.Key) error {
 	if key.IsZero() {
 		return errKeyUnknown(key, "")
 	}
-	entries, err := auditRows(ctx, q, `WHERE action IN ($1, $2, $3, $4) ORDER BY seq`,
+	entries, err := s.auditRows(ctx, q, `WHERE action{C} IN ($1, $2, $3, $4) ORDER BY seq`,
 		string(audit.SystemInstalled), string(audit.KeyIntroduced), string(audit.KeyAdopted), string(audit.KeyRetired))
 	if err != nil {
 		return wrap("read the entries about audit keys", err)

@@ -18,14 +18,14 @@ type querier interface {
 }
 
 // auditRows reads rows of the chain as they are stored; tail is what follows FROM audit_log.
-func auditRows(ctx context.Context, q querier, tail string, args ...any) ([]audit.Row, error) {
-	rows, err := q.QueryContext(ctx, `SELECT `+auditColumns+` FROM audit_log `+tail, args...)
+func (s *Store) auditRows(ctx context.Context, q querier, tail string, args ...any) ([]audit.Row, error) {
+	rows, err := q.QueryContext(ctx, s.sql(`SELECT `+auditColumns+` FROM audit_log `+tail), args...)
 	return collect(rows, err, auditFields)
 }
 
 // auditRow reads one row, or gives ErrNotFound.
-func auditRow(ctx context.Context, q querier, tail string, args ...any) (audit.Row, error) {
-	rows, err := auditRows(ctx, q, tail, args...)
+func (s *Store) auditRow(ctx context.Context, q querier, tail string, args ...any) (audit.Row, error) {
+	rows, err := s.auditRows(ctx, q, tail, args...)
 	if err != nil {
 		return audit.Row{}, err
 	}
@@ -108,7 +108,7 @@ func (z orZero) Scan(src any) error {
 
 // boundary returns what the newest audit.pruned says that our keys prove; the zero Boundary if there is none.
 func (s *Store) boundary(ctx context.Context, q querier) (audit.Boundary, error) {
-	rows, err := auditRows(ctx, q, `WHERE action = $1 ORDER BY seq DESC LIMIT 8`, string(audit.Pruned))
+	rows, err := s.auditRows(ctx, q, `WHERE action{C} = $1 ORDER BY seq DESC LIMIT 8`, string(audit.Pruned))
 	if err != nil {
 		return audit.Boundary{}, wrap("read prune boundary", err)
 	}

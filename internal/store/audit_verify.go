@@ -39,19 +39,9 @@ func (s *Store) VerifyAudit(ctx context.Context, o VerifyOptions) (audit.Report,
 	if err := s.read.QueryRowContext(ctx, `SELECT count(*) FROM audit_log WHERE seq > $1`, after).Scan(&total); err != nil {
 		return audit.Report{}, wrap("count audit rows", err)
 	}
-	first, checked := after, int64(0)
-	for {
-		n, last, err := s.verifyPage(ctx, v, after)
-		if err != nil {
-			return audit.Report{}, fmt.Errorf("verify audit rows after %d: %w", after, err)
-		}
-		if n == 0 {
-			break
-		}
-		after, checked = last, checked+int64(n)
-		if o.Progress != nil {
-			o.Progress(checked, max(total, checked))
-		}
+	first := after
+	if after, err = s.verifyPages(ctx, v, after, total, o.Progress); err != nil {
+		return audit.Report{}, err
 	}
 	var exist int64
 	err = s.read.QueryRowContext(ctx, `SELECT count(*) FROM audit_log WHERE seq > $1 AND seq <= $2`, first, after).Scan(&exist)
@@ -61,21 +51,58 @@ func (s *Store) VerifyAudit(ctx context.Context, o VerifyOptions) (audit.Report,
 	return v.Finish(exist), nil
 }
 
-// verifyPage gives v the rows after a number, with their personal parts.
-func (s *Store) verifyPage(ctx context.Context, v *audit.Verifier, after int64) (n int, last int64, err error) {
-	rows, err := auditRows(ctx, s.read, `WHERE seq > $1 ORDER BY seq LIMIT $2`, after, verifyPage)
-	if err != nil || len(rows) == 0 {
-		return 0, after, err
+// auditPage are rows in order, with their personal parts.
+type auditPage struct {
+	rows  []audit.Row
+	parts map[int64][]audit.Personal
+}
+
+// verifyPages gives v all rows after a number, reading one page ahead, and returns the number of the last.
+func (s *Store) verifyPages(ctx context.Context, v *audit.Verifier, after, total int64, progress func(checked, total int64)) (last int64, err error) {
+	ctx, cancel := context.WithCancel(ctx)
+	pages := make(chan auditPage, 1) // a page is read while another is verified
+	read := make(chan error, 1)
+	go func() {
+		read <- s.readPages(ctx, after, pages)
+		close(pages)
+	}()
+	last = after
+	checked := int64(0)
+	for p := range pages {
+		for i := range p.rows {
+			v.Row(&p.rows[i], p.parts[p.rows[i].Seq])
+		}
+		last = p.rows[len(p.rows)-1].Seq
+		checked += int64(len(p.rows))
+		if progress != nil {
+			progress(checked, max(total, checked))
+		}
 	}
-	last = rows[len(rows)-1].Seq
-	parts, err := personalRows(ctx, s.read, rows[0].Seq, last)
-	if err != nil {
-		return 0, after, err
+	cancel()
+	if err := <-read; err != nil {
+		return last, fmt.Errorf("verify audit rows after %d: %w", last, err)
 	}
-	for i := range rows {
-		v.Row(&rows[i], parts[rows[i].Seq])
+	return last, nil
+}
+
+// readPages sends the rows after a number, page by page, until there are none.
+func (s *Store) readPages(ctx context.Context, after int64, pages chan<- auditPage) error {
+	for {
+		rows, err := s.auditRows(ctx, s.read, `WHERE seq > $1 ORDER BY seq LIMIT $2`, after, verifyPage)
+		if err != nil || len(rows) == 0 {
+			return err
+		}
+		p := auditPage{rows: rows}
+		after = rows[len(rows)-1].Seq
+		if p.parts, err = personalRows(ctx, s.read, rows[0].Seq, after); err != nil {
+			return err
+		}
+		select {
+		case pages <- p:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
 	}
-	return len(rows), last, nil
 }
 
 // beginVerify sets v to where the walk begins and returns the number before it.
@@ -103,7 +130,7 @@ func (s *Store) beginVerify(ctx context.Context, v *audit.Verifier, from int64) 
 	}
 	v.Begin(b)
 	v.BeginAt(from)
-	seeds, err := auditRows(ctx, s.read, `WHERE action IN ($1, $2, $3, $4) AND seq < $5 ORDER BY seq`,
+	seeds, err := s.auditRows(ctx, s.read, `WHERE action{C} IN ($1, $2, $3, $4) AND seq < $5 ORDER BY seq`,
 		string(audit.SystemInstalled), string(audit.KeyIntroduced), string(audit.KeyAdopted), string(audit.KeyRetired), from)
 	if err != nil {
 		return 0, wrap("read the entries about audit keys", err)

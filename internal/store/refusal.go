@@ -23,6 +23,8 @@ const (
 	maxRefusals    = 1000                   // rows that wait to be written
 	maxWindows     = 10_000                 // keys that are counted at once
 	maxStopRows    = 2000                   // rows written at stop
+	stopRows       = 3 * time.Second        // for them; a shutdown has 20
+	stopOverflow   = 2 * time.Second        // for the row that sums up the rest
 	overflowPause  = time.Minute            // between two rows about overflow
 	maxOverflowing = 100                    // actions that an overflow names
 	otherActions   = audit.Action("others") // the rest of them
@@ -309,35 +311,34 @@ func (r *Refusals) write(ctx context.Context, most int) (n int, err error) {
 	return n, nil
 }
 
-// stop writes what is left, without the rate but bounded; what exceeds the bound is counted in the overflow.
+// stop writes what is left, without the rate. What there is no time for is summed up in the overflow, which comes last.
 func (r *Refusals) stop(ctx context.Context) {
-	ctx, cancel := context.WithTimeout(ctx, 5*time.Second) // a quarter of the time that a shutdown has
-	defer cancel()
 	r.mu.Lock()
 	r.stopped = true
 	for key, w := range r.windows {
 		r.close(key, w)
 	}
 	r.mu.Unlock()
+	most, cancel := context.WithTimeout(ctx, stopRows)
+	defer cancel()
 	for range maxStopRows / stopBatch {
-		n, err := r.write(ctx, stopBatch)
-		if err != nil {
-			r.store.log.WarnContext(ctx, "refusals lost at stop", "err", err)
-			return
-		}
-		if n == 0 && !r.lastOverflow() {
-			return
+		if n, err := r.write(most, stopBatch); err != nil || n == 0 {
+			break
 		}
 	}
-}
-
-// lastOverflow lets what found no room until now wait as one row, and reports whether there was any.
-func (r *Refusals) lastOverflow() bool {
 	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.overflow.count == 0 {
-		return false
+	now := r.store.now()
+	for _, row := range r.waiting {
+		r.overflow.add(row.facts.Action, row.count, now, now)
 	}
-	r.queueOverflow(r.store.now())
-	return true
+	r.waiting = nil
+	if r.overflow.count > 0 {
+		r.queueOverflow(now)
+	}
+	r.mu.Unlock()
+	last, cancel := context.WithTimeout(ctx, stopOverflow)
+	defer cancel()
+	if _, err := r.write(last, 1); err != nil {
+		r.store.log.WarnContext(ctx, "refusals lost at stop", "err", err)
+	}
 }
