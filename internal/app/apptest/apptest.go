@@ -35,6 +35,8 @@ type Options struct {
 	Environ  []string // further settings, NAME=value; they win
 	Home     string   // "" is a fresh directory
 	Bare     bool     // no secrets and no account are given, so that the brain mints and prints its set-up URL
+
+	Now func() time.Time // nil: the machine's clock
 }
 
 // Brain is a whole brain on a free port.
@@ -63,7 +65,7 @@ func TryStart(t testing.TB, o Options) (*Brain, error) {
 		return nil, err
 	}
 	out := &lockedBuffer{}
-	brain, err := app.Start(t.Context(), app.Options{Config: c, Version: "1.2.3-test", Log: slog.New(slog.NewTextHandler(out, &slog.HandlerOptions{Level: slog.LevelDebug})), Banner: out})
+	brain, err := app.Start(t.Context(), app.Options{Config: c, Version: "1.2.3-test", Now: o.Now, Log: slog.New(slog.NewTextHandler(out, &slog.HandlerOptions{Level: slog.LevelDebug})), Banner: out})
 	if err != nil {
 		return nil, err
 	}
