@@ -30,7 +30,9 @@ func (s *Server) outermost(next http.Handler) http.Handler {
 		w.Header().Set("X-Request-Id", q.id)
 		defer func() {
 			s.recovered(w, r, recover())
-			s.Log.DebugContext(r.Context(), "answered", "request_id", q.id, "method", r.Method, "route", q.routeID(), "status", w.status, "took", s.Now().Sub(began))
+			took := s.Now().Sub(began)
+			s.Log.DebugContext(r.Context(), "answered", "request_id", q.id, "method", r.Method, "route", q.routeID(), "status", w.status, "took", took)
+			s.Metrics.Request(q.routeID(), w.status, took)
 		}()
 		if err := s.accept(r); err != nil {
 			s.fail(w, r, err)

@@ -20,6 +20,7 @@ import (
 	"github.com/z4j-go/z4j/internal/audit"
 	"github.com/z4j-go/z4j/internal/auth"
 	"github.com/z4j-go/z4j/internal/id"
+	"github.com/z4j-go/z4j/internal/metrics"
 	"github.com/z4j-go/z4j/internal/store"
 )
 
@@ -36,6 +37,7 @@ type Options struct {
 	Agents    Connections
 	Refusals  Refusals
 	Settings  Settings
+	Metrics   *metrics.Metrics
 	Version   string
 
 	// SigningSecret is the text with which agents of a project are configured to sign frames.
@@ -152,7 +154,7 @@ func (s *Server) build() http.Handler {
 	methods := map[string][]string{}
 	for i := range s.routes {
 		rt := &s.routes[i]
-		rt.endpoint.mount(s, api, rt)
+		rt.mount(s, api, rt)
 		methods[base+rt.path] = append(methods[base+rt.path], rt.method)
 	}
 	for path, allowed := range methods {
@@ -165,17 +167,16 @@ func (s *Server) build() http.Handler {
 }
 
 // strictCasing makes huma tell "Email" from "email", as encoding/json does not: a field that is not checked must not be
-// read. huma keeps this choice in a variable of its own.
+// read; and it makes lists never null, but for those whose tag says so. huma keeps these choices in variables of its own.
 var strictCasing sync.Once
 
 func (s *Server) humaConfig() huma.Config {
-	strictCasing.Do(func() { huma.ValidateStrictCasing = true })
+	strictCasing.Do(func() { huma.ValidateStrictCasing, huma.DefaultArrayNullable = true, false })
 	c := huma.DefaultConfig("z4j", s.Version)
 	c.OpenAPIPath, c.DocsPath, c.SchemasPath = "", "", "" // served by routes of ours
-	c.Info.Description = "What agents report of background tasks, and what the brain makes of it. Lists go from the newest to the oldest; " +
-		"a cursor is the place of a row that was shown, so that rows which come in between move nothing."
-	c.CreateHooks = nil // no $schema in answers
+	c.CreateHooks = nil                                   // no $schema in answers
 	c.Transformers = []huma.Transformer{s.replaceError}
+	s.describe(&c)
 	return c
 }
 

@@ -110,7 +110,7 @@ func Start(ctx context.Context, o Options) (_ *Brain, err error) {
 	agents.Start()
 	b.onStop("gateway", 6*time.Second, agents.Close)
 
-	server, err := b.api(passwords, agents, refused)
+	server, err := b.api(passwords, agents, refused, counts)
 	if err != nil {
 		return nil, err
 	}

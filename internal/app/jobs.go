@@ -4,6 +4,7 @@ import (
 	"context"
 	"time"
 
+	"github.com/z4j-go/z4j/internal/id"
 	"github.com/z4j-go/z4j/internal/ingest"
 	"github.com/z4j-go/z4j/internal/jobs"
 	"github.com/z4j-go/z4j/internal/metrics"
@@ -30,12 +31,45 @@ func (l leases) Lease(ctx context.Context, name, holder string, now, until time.
 	return l.Store.Lease(ctx, name, holder, store.TimeOf(now), store.TimeOf(until))
 }
 
+// maxQueueDepths bounds what one scrape reads: some thousand projects with a few queues each.
+const maxQueueDepths = 10_000
+
 func (b *Brain) metricsOptions(taken func() *ingest.Stats) metrics.Options {
 	return metrics.Options{
-		Version: b.Version,
+		Version: b.Version, Database: b.Store.Connections, State: b.projectStates,
 		Items: map[string]func() int{
 			"ingest_frames": func() int { return int(taken().QueuedFrames.Load()) },
 			"ingest_bytes":  func() int { return int(taken().QueuedBytes.Load()) },
 		},
 	}
+}
+
+// projectStates asks for the gauges of every project, in three statements whatever their number.
+func (b *Brain) projectStates(ctx context.Context) ([]metrics.ProjectState, error) {
+	projects, err := b.Store.Projects(ctx, id.ID{}, true)
+	if err != nil {
+		return nil, err
+	}
+	ids := make([]id.ID, len(projects))
+	for i := range projects {
+		ids[i] = projects[i].ID
+	}
+	fleets, err := b.Store.Fleets(ctx, ids, store.TimeOf(b.Now()))
+	if err != nil {
+		return nil, err
+	}
+	depths, err := b.Store.QueueDepths(ctx, maxQueueDepths)
+	if err != nil {
+		return nil, err
+	}
+	queues := map[id.ID][]metrics.QueueDepth{}
+	for _, d := range depths {
+		queues[d.Project] = append(queues[d.Project], metrics.QueueDepth{Engine: d.Engine, Queue: d.Name, Pending: d.Pending})
+	}
+	out := make([]metrics.ProjectState, 0, len(ids))
+	for _, p := range ids {
+		f := fleets[p]
+		out = append(out, metrics.ProjectState{Project: p.String(), AgentsOnline: int(f.AgentsOnline), WorkersOnline: int(f.WorkersOnline), Queues: queues[p]})
+	}
+	return out, nil
 }

@@ -25,7 +25,7 @@ func (b *Brain) routes(server *api.Server, agents *gateway.Server, counts *metri
 }
 
 // api connects the REST API with everything that it needs.
-func (b *Brain) api(passwords *auth.Passwords, agents *gateway.Server, refused *store.Refusals) (*api.Server, error) {
+func (b *Brain) api(passwords *auth.Passwords, agents *gateway.Server, refused *store.Refusals, counts *metrics.Metrics) (*api.Server, error) {
 	c := b.Config
 	hosts, err := auth.NewHosts(c.Network.AllowedHosts)
 	if err != nil {
@@ -35,7 +35,7 @@ func (b *Brain) api(passwords *auth.Passwords, agents *gateway.Server, refused *
 	return api.New(api.Options{
 		Store: b.Store, Log: b.Log, Now: b.Now, Passwords: passwords, Master: master, Version: b.Version,
 		Sessions: auth.SessionKeys{Current: c.Secrets.Session.Reveal(), Previous: c.Secrets.PreviousSession.Reveal()},
-		Hosts:    hosts, Proxies: auth.Proxies(c.Network.TrustedProxies), Agents: agents, Refusals: refused,
+		Hosts:    hosts, Proxies: auth.Proxies(c.Network.TrustedProxies), Agents: agents, Refusals: refused, Metrics: counts,
 		SigningSecret: func(project id.ID) string { return wire.EncodeSecret(wire.ProjectSecret(string(master), project)) },
 		Settings: api.Settings{
 			Dev: c.IsDev(), PublicURL: c.Network.PublicURL, Docs: c.Observe.OpenAPIVisibility, MaxBody: int64(c.Network.MaxPayload),

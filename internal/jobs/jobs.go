@@ -36,7 +36,7 @@ type Options struct {
 	Log    *slog.Logger
 	Leases Leaser           // may be nil when every job is local
 	Holder string           // this brain's name in leases
-	Now    func() time.Time // for leases
+	Now    func() time.Time // required
 	Failed func(job string, failed bool)
 }
 
@@ -56,9 +56,6 @@ const (
 func New(o Options) *Runner {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
-	}
-	if o.Now == nil {
-		o.Now = time.Now //nolint:forbidigo // the default that a zero option asks for.
 	}
 	if o.Failed == nil {
 		o.Failed = func(string, bool) {}

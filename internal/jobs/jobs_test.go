@@ -79,10 +79,10 @@ func TestASharedJobRunsOnOneBrain(t *testing.T) {
 			return []jobs.Job{{Name: "tidy", Every: time.Minute, Run: func(context.Context) error { c.add(); return nil }}}
 		}
 		var wg sync.WaitGroup
-		wg.Go(func() { jobs.New(jobs.Options{Leases: table, Holder: "a"}).Run(ctx, job(&a)) })
+		wg.Go(func() { jobs.New(jobs.Options{Now: time.Now, Leases: table, Holder: "a"}).Run(ctx, job(&a)) })
 		synctest.Wait()
 		time.Sleep(10 * time.Second) // the bubble's clock: a has had its first turn
-		wg.Go(func() { jobs.New(jobs.Options{Leases: table, Holder: "b"}).Run(ctx, job(&b)) })
+		wg.Go(func() { jobs.New(jobs.Options{Now: time.Now, Leases: table, Holder: "b"}).Run(ctx, job(&b)) })
 		time.Sleep(30 * time.Minute)
 		if got := a.get(); got < 29 || got > 35 {
 			t.Errorf("brain a ran the job %d times in half an hour, want about 30", got)
@@ -107,7 +107,7 @@ func TestALocalJobRunsOnEveryBrain(t *testing.T) {
 		var wg sync.WaitGroup
 		for name, c := range map[string]*counter{"a": &a, "b": &b} {
 			wg.Go(func() {
-				jobs.New(jobs.Options{Leases: table, Holder: name}).Run(ctx, []jobs.Job{
+				jobs.New(jobs.Options{Now: time.Now, Leases: table, Holder: name}).Run(ctx, []jobs.Job{
 					{Name: "mine", Every: time.Minute, Local: true, Run: func(context.Context) error { c.add(); return nil }}})
 			})
 		}
@@ -125,7 +125,7 @@ func TestAFailingJobIsTriedAgainEverLater(t *testing.T) {
 		var at []time.Duration
 		states := []bool{}
 		began := time.Now()
-		r := jobs.New(jobs.Options{Failed: func(_ string, failed bool) { states = append(states, failed) }})
+		r := jobs.New(jobs.Options{Now: time.Now, Failed: func(_ string, failed bool) { states = append(states, failed) }})
 		r.Run(ctx, []jobs.Job{{Name: "sick", Every: time.Hour, Run: func(context.Context) error {
 			at = append(at, time.Since(began))
 			switch len(at) {
@@ -169,7 +169,7 @@ func TestALostLeaseEndsTheJobUnderWay(t *testing.T) {
 				ended := make(chan time.Duration, 1)
 				var wg sync.WaitGroup
 				wg.Go(func() {
-					jobs.New(jobs.Options{Leases: table, Holder: "me"}).Run(ctx, []jobs.Job{
+					jobs.New(jobs.Options{Now: time.Now, Leases: table, Holder: "me"}).Run(ctx, []jobs.Job{
 						{Name: "long", Every: time.Second, Run: func(ctx context.Context) error {
 							began := time.Now()
 							<-ctx.Done()
@@ -197,7 +197,7 @@ func TestALoopThatEndsIsStartedAgain(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		defer cancel()
 		var starts counter
-		jobs.New(jobs.Options{}).Supervise(ctx, "listener", func(ctx context.Context) error {
+		jobs.New(jobs.Options{Now: time.Now}).Supervise(ctx, "listener", func(ctx context.Context) error {
 			if starts.add() == 4 {
 				<-ctx.Done()
 				return nil
@@ -216,7 +216,7 @@ func TestStopWaitsForTheJobUnderWay(t *testing.T) {
 		finished := false
 		var wg sync.WaitGroup
 		wg.Go(func() {
-			jobs.New(jobs.Options{}).Run(ctx, []jobs.Job{{Name: "slow", Every: time.Minute, Run: func(ctx context.Context) error {
+			jobs.New(jobs.Options{Now: time.Now}).Run(ctx, []jobs.Job{{Name: "slow", Every: time.Minute, Run: func(ctx context.Context) error {
 				<-ctx.Done()
 				time.Sleep(time.Second)
 				finished = true

@@ -88,7 +88,7 @@ func New(o Options) *Metrics {
 		commitSeconds: prometheus.NewHistogram(prometheus.HistogramOpts{Name: "z4j_ingest_commit_seconds",
 			Help: "Time of one grouped ingest transaction.", Buckets: []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 10}}),
 		requests: prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "z4j_http_request_seconds",
-			Help:    "Time to answer, by route pattern and class of status.",
+			Help:    "Time to answer, by operation and class of status.",
 			Buckets: []float64{.005, .025, .1, .5, 2.5, 10}}, []string{"route", "status"}),
 		jobError: prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "z4j_background_task_error_active",
 			Help: "1 while the last run of a periodic job failed."}, []string{"task"}),
@@ -173,9 +173,9 @@ func (m *Metrics) IngestCommit(d time.Duration) {
 	m.commitSeconds.Observe(d.Seconds())
 }
 
-// Request counts an answer; route is the pattern, never the path.
+// Request counts an answer; route is the operation's name, never the path. Status 0 is none: the client went away.
 func (m *Metrics) Request(route string, status int, d time.Duration) {
-	if m == nil {
+	if m == nil || status == 0 {
 		return
 	}
 	m.requests.WithLabelValues(route, string([]byte{'0' + byte(status/100), 'x', 'x'})).Observe(d.Seconds())

@@ -2,7 +2,12 @@ package store
 
 import (
 	"context"
+	"database/sql"
 	"errors"
+
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/z4j-go/z4j/internal/id"
 )
 
 // Counts is how much there is. -1 says that counting took too long.
@@ -37,4 +42,36 @@ func (s *Store) Counts(ctx context.Context, now Time) (Counts, error) {
 	count(&c.DeadLetters, `SELECT count(*) FROM dead_letters`)
 	count(&c.AuditRows, `SELECT count(*) FROM audit_log`)
 	return c, errors.Join(errs...)
+}
+
+// QueueDepth is the number of waiting messages of a queue, as its agent measured it.
+type QueueDepth struct {
+	Project      id.ID
+	Engine, Name string
+	Pending      int64
+}
+
+// QueueDepths returns the depths of up to limit queues of all projects, where they are known.
+func (s *Store) QueueDepths(ctx context.Context, limit int) ([]QueueDepth, error) {
+	rows, err := s.read.QueryContext(ctx, `SELECT project_id, engine, name, pending_count FROM queues WHERE pending_count IS NOT NULL
+		ORDER BY project_id, engine, name LIMIT $1`, limit)
+	list, err := collect(rows, err, func(q *QueueDepth) []any { return []any{&q.Project, &q.Engine, &q.Name, &q.Pending} })
+	return list, wrap("queue depths", err)
+}
+
+// Connections returns how many connections to the database are open, and how many of them are in use.
+func (s *Store) Connections() (open, used int) {
+	if s.pool == nil {
+		for _, db := range []*sql.DB{s.read, s.write} {
+			open += db.Stats().OpenConnections
+			used += db.Stats().InUse
+		}
+		return open, used
+	}
+	for _, p := range []*pgxpool.Pool{s.pool, s.audited, s.ingests} {
+		stat := p.Stat()
+		open += int(stat.TotalConns())
+		used += int(stat.AcquiredConns())
+	}
+	return open, used
 }
