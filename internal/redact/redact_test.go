@@ -261,6 +261,7 @@ func BenchmarkEvent(b *testing.B) {
 	for _, bb := range []struct{ name, in string }{
 		{"usual", usual},
 		{"masked", strings.Replace(usual, `"EUR"`, `"ann@example.org"`, 1)},
+		{"decorators", `{"traceback":"` + strings.Repeat(`  see https://docs.example.com/x\n    @app.task\n    raise ValueError(x)\n`, 50) + `"}`},
 		{"traceback", `{"traceback":"` + strings.Repeat(`  File \"/srv/app/tasks.py\", line 12, in charge\n    raise ValueError(x)\n`, 50) + `"}`},
 	} {
 		in := []byte(bb.in)

@@ -210,3 +210,100 @@ func TestAuditLogPages(t *testing.T) {
 		}
 	})
 }
+
+// TestLessonA10A11DeletedPersonsStayInTheLog: no foreign key touches what was signed; who acted can be deleted.
+func TestLessonA10A11DeletedPersonsStayInTheLog(t *testing.T) {
+	storetest.EachURL(t, func(t *testing.T, url string) {
+		s := storetest.Open(t, url)
+		u, err := s.CreateUser(t.Context(), store.NewUser{Email: "ann@example.org", PasswordHash: "x"}, store.By{Actor: audit.Actor{Kind: audit.CLI, ID: "root"}, Via: "cli"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		e := audit.New(audit.Facts{Action: audit.AuthLogout, Actor: audit.Actor{Kind: audit.User, ID: u.ID.String(), Label: u.Email}, Target: audit.Target{ID: u.ID.String()}})
+		if err := record(t.Context(), s, e); err != nil {
+			t.Fatal(err)
+		}
+		err = s.Update(t.Context(), func(tx *store.Tx) error {
+			tx.Record(note("delete"))
+			_, err := tx.ExecContext(t.Context(), `DELETE FROM users WHERE id = $1`, u.ID)
+			return err
+		})
+		if err != nil {
+			t.Errorf("delete a user who acted: %v", err)
+		}
+		if got := log(t, s, store.AuditFilter{Actor: u.ID.String()}); len(got) != 1 || *got[0].ActorLabel != "ann@example.org" {
+			t.Errorf("the log afterwards: %+v, want the entry and the label of its time", got)
+		}
+		if r := verifyStore(t, s, store.VerifyOptions{}); r.Exit() != 0 {
+			t.Errorf("exit %d, want 0", r.Exit())
+		}
+	})
+}
+
+// TestConflictsAreTheChangesOwn: a change that meets a unique key says so, and leaves no entry.
+func TestConflictsAreTheChangesOwn(t *testing.T) {
+	storetest.Each(t, func(t *testing.T, s *store.Store) {
+		n, by := store.NewUser{Email: "ann@example.org", PasswordHash: "x"}, store.By{Actor: audit.Actor{Kind: audit.CLI, ID: "root"}, Via: "cli"}
+		if _, err := s.CreateUser(t.Context(), n, by); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := s.CreateUser(t.Context(), n, by); !errors.Is(err, store.ErrConflict) || errors.Is(err, store.ErrAuditFailed) {
+			t.Errorf("the same address again: %v, want ErrConflict", err)
+		}
+		if got := len(log(t, s, store.AuditFilter{Action: string(audit.UserCreated)})); got != 1 {
+			t.Errorf("%d entries, want 1", got)
+		}
+	})
+}
+
+// TestWhoWaitsForTheChainGivesUp: a stranger who holds the lock delays changes for some seconds, then they fail, and go on
+// when it is free. Reads never wait.
+func TestWhoWaitsForTheChainGivesUp(t *testing.T) {
+	url := storetest.Postgres(t)
+	s := storetest.Open(t, url)
+	mustRecord(t, s, 1)
+	db := attack(t, url)
+	tx, err := db.BeginTx(t.Context(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := tx.ExecContext(t.Context(), `SELECT id FROM audit_lock FOR UPDATE`); err != nil {
+		t.Fatal(err)
+	}
+	waits := make(chan error, 1)
+	go func() { waits <- record(t.Context(), s, note("waits")) }()
+	if got := len(log(t, s, store.AuditFilter{})); got != 2 {
+		t.Errorf("reading meanwhile: %d entries, want 2", got)
+	}
+	if err := <-waits; !errors.Is(err, store.ErrAuditFailed) || errors.Is(err, store.ErrConflict) {
+		t.Errorf("while the chain is held: %v, want ErrAuditFailed", err)
+	}
+	if err := tx.Rollback(); err != nil {
+		t.Fatal(err)
+	}
+	mustRecord(t, s, 1)
+	if r := verifyStore(t, s, store.VerifyOptions{}); r.Exit() != 0 || r.Exist != 3 {
+		t.Errorf("exit %d, %d rows; want 0, 3", r.Exit(), r.Exist)
+	}
+}
+
+// TestDefaultIsolationOfTheDatabaseDoesNotMatter: the chain needs READ COMMITTED and asks for it.
+func TestDefaultIsolationOfTheDatabaseDoesNotMatter(t *testing.T) {
+	url := storetest.Postgres(t)
+	strict := url + "&default_transaction_isolation=serializable"
+	stores := []*store.Store{storetest.Open(t, strict), storetest.Open(t, strict)}
+	var wg sync.WaitGroup
+	for i := range 8 {
+		wg.Go(func() {
+			for range 5 {
+				if err := record(t.Context(), stores[i%2], note(i)); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	if r := verifyStore(t, stores[0], store.VerifyOptions{}); r.Exit() != 0 || r.Exist != 41 {
+		t.Errorf("exit %d, %d rows; want 0, 41", r.Exit(), r.Exist)
+	}
+}

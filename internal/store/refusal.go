@@ -15,19 +15,19 @@ import (
 // Bounds of what refusals may cost: a flood of them costs the chain ten rows a second and the process a megabyte.
 const (
 	refusalWindow  = 10 * time.Minute
-	refusalRate    = 10                     // rows a second
-	stopBatch      = 100                    // rows of one transaction at stop
-	refusalTick    = time.Second / 10       // how often the writer looks
-	refusalWait    = time.Second            // how long an answer waits for its row
-	refusalRetry   = time.Second            // after a failed write
-	maxRefusals    = 1000                   // rows that wait to be written
-	maxWindows     = 10_000                 // keys that are counted at once
-	maxStopRows    = 2000                   // rows written at stop
-	stopRows       = 3 * time.Second        // for them; a shutdown has 20
-	stopOverflow   = 2 * time.Second        // for the row that sums up the rest
-	overflowPause  = time.Minute            // between two rows about overflow
-	maxOverflowing = 100                    // actions that an overflow names
-	otherActions   = audit.Action("others") // the rest of them
+	refusalRate    = 10                      // rows a second
+	stopBatch      = 100                     // rows of one transaction at stop
+	refusalTick    = time.Second / 10        // how often the writer looks
+	refusalWait    = time.Second             // how long an answer waits for its row
+	refusalRetry   = time.Second             // after a failed write
+	maxRefusals    = 1000                    // rows that wait to be written
+	maxWindows     = 10_000                  // keys that are counted at once
+	maxStopRows    = 2000                    // rows written at stop
+	stopRows       = 1200 * time.Millisecond // for them: a shutdown gives two seconds
+	stopOverflow   = 700 * time.Millisecond  // for the row that sums up the rest
+	overflowPause  = time.Minute             // between two rows about overflow
+	maxOverflowing = 100                     // actions that an overflow names
+	otherActions   = audit.Action("others")  // the rest of them
 )
 
 // Refusals writes refused actions to the audit log: the first of a key at once, its repetitions within ten minutes as
