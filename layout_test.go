@@ -43,7 +43,7 @@ var mayImport = map[string][]string{
 var only = map[string][]string{
 	"database/sql":                              {"store/..."},
 	"github.com/jackc/pgx":                      {"store/..."},
-	"modernc.org/sqlite":                        {"store/..."},
+	"modernc.org/sqlite":                        {},
 	"github.com/ncruces/go-sqlite3":             {"store/..."},
 	"github.com/pressly/goose":                  {"store/..."},
 	"github.com/danielgtaylor/huma":             {"api"},
