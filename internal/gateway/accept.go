@@ -68,19 +68,27 @@ func (s *Server) accept(w http.ResponseWriter, r *http.Request) {
 		s.refuse(w, errStopping)
 		return
 	}
-	defer s.conns.Done()
 	if s.handshakes.Add(1) > int64(s.Handshakes) {
 		s.handshakes.Add(-1)
 		s.refuse(w, errBusy)
+		s.conns.Done()
 		return
 	}
 	c, hello := s.shake(w, r)
 	s.handshakes.Add(-1)
 	if c == nil {
+		s.conns.Done()
 		return
 	}
+	// The HTTP server's goroutine would keep its buffers, the request and a deep stack: 25 KiB for each idle agent.
+	go s.serve(c, hello != nil)
+}
+
+// serve runs a connection to its end.
+func (s *Server) serve(c *conn, admitted bool) {
+	defer s.conns.Done()
 	defer c.finish()
-	if hello == nil {
+	if !admitted {
 		return
 	}
 	s.Metrics.Connections(1)

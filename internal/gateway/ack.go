@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"slices"
 	"sync"
 
 	"github.com/z4j-go/z4j/internal/ingest"
@@ -69,6 +70,9 @@ func (c *conn) shrink(frames, size int) {
 	}
 }
 
+// ackGroup is how many acks leave with one system call: about 20 KiB.
+const ackGroup = 64
+
 // writeAcks writes what is due until nothing is. What waits is bounded: frames count against the window until then.
 func (c *conn) writeAcks() {
 	for {
@@ -81,22 +85,40 @@ func (c *conn) writeAcks() {
 			return
 		}
 		c.mu.Unlock()
-		for _, a := range list {
-			for range a.copies {
-				c.ack(a.id, a.out)
-				a.out.Accepted, a.out.Rejected = 0, a.out.Received // of a copy nothing is new
-			}
+		for group := range slices.Chunk(list, ackGroup) {
+			c.writeGroup(group)
 			c.mu.Lock()
-			c.shrink(a.copies, a.size)
+			for _, a := range group {
+				c.shrink(a.copies, a.size)
+			}
 			c.mu.Unlock()
 		}
 	}
 }
 
+func (c *conn) writeGroup(group []dueAck) {
+	c.sendMu.Lock()
+	defer c.sendMu.Unlock()
+	c.net.cork()
+	for _, a := range group {
+		for range a.copies {
+			c.sendLocked(c.signAck(a.id, a.out))
+			a.out.Accepted, a.out.Rejected = 0, a.out.Received // of a copy nothing is new
+		}
+	}
+	c.watchdog.Reset(c.server.WriteTimeout)
+	defer c.watchdog.Stop()
+	if err := c.net.uncork(); err != nil && !c.ending.Load() {
+		c.cut()
+	}
+}
+
 // ack answers one copy of a frame that is committed.
-func (c *conn) ack(frame string, out ingest.Outcome) {
+func (c *conn) ack(frame string, out ingest.Outcome) { c.send(c.signAck(frame, out)) }
+
+func (c *conn) signAck(frame string, out ingest.Outcome) func([]byte) ([]byte, error) {
 	a := wire.Ack{FrameID: frame, Received: out.Received, Accepted: out.Accepted, Rejected: out.Rejected}
-	c.send(func(dst []byte) ([]byte, error) { return c.wire.SignAck(dst, a, c.server.Now()) })
+	return func(dst []byte) ([]byte, error) { return c.wire.SignAck(dst, a, c.server.Now()) }
 }
 
 // outgoing holds the buffers that messages are signed into.
@@ -106,6 +128,11 @@ var outgoing = sync.Pool{New: func() any { return new([]byte) }}
 func (c *conn) send(sign func(dst []byte) ([]byte, error)) {
 	c.sendMu.Lock()
 	defer c.sendMu.Unlock()
+	c.sendLocked(sign)
+}
+
+// sendLocked is send for whoever holds sendMu.
+func (c *conn) sendLocked(sign func(dst []byte) ([]byte, error)) {
 	if c.ending.Load() {
 		return
 	}

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"io"
 	"math"
-	"net"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -24,7 +23,7 @@ import (
 type conn struct {
 	server  *Server
 	ws      *websocket.Conn
-	net     net.Conn
+	net     *corkable
 	agent   id.ID
 	project id.ID
 	name    string // of the agent, for the log
@@ -91,7 +90,7 @@ func newConn(s *Server, who store.AgentCredential) *conn {
 }
 
 // open gives c its socket and waits for no hello longer than HelloTimeout.
-func (c *conn) open(ws *websocket.Conn, nc net.Conn) {
+func (c *conn) open(ws *websocket.Conn, nc *corkable) {
 	ws.SetReadLimit(-1) // receive has its own, with our close code
 	c.mu.Lock()
 	c.ws, c.net = ws, nc

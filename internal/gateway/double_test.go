@@ -238,6 +238,7 @@ type process struct {
 	now  func() time.Time
 	ack  helloAck
 
+	extra   int // frames that were signed past wire
 	refused websocket.StatusCode
 }
 

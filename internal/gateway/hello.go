@@ -98,7 +98,7 @@ func (c *conn) introduce(hello *wire.Hello, master []byte) error {
 	var err error
 	c.wire, err = wire.NewSession(wire.Keys{
 		Secret:  wire.ProjectSecret(string(master), c.project),
-		AgentID: c.agent.String(), ProjectID: c.project.String(), SessionID: c.session,
+		AgentID: c.agent.String(), ProjectID: c.project.String(), SessionID: c.session, MaxFrame: c.server.MaxFrame,
 	})
 	return err
 }

@@ -1,7 +1,11 @@
 package gateway_test
 
 import (
+	"bytes"
 	"context"
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"math/rand/v2"
@@ -94,13 +98,53 @@ func TestFaultsAndTheirCodes(t *testing.T) {
 	}
 }
 
-// TestUnknownTypeIsSkipped: the reference closes; skipping is what lets newer agents live. The frame uses up its number.
+// TestFrameLimitIsTheOneThatHelloAckTells: larger ones by setting are taken, smaller limits do not exist: an agent
+// deletes events that don't fit.
+func TestFrameLimitIsTheOneThatHelloAckTells(t *testing.T) {
+	for _, tt := range []struct{ setting, want int }{{0, 1 << 20}, {1024, 1 << 20}, {2 << 20, 2 << 20}} {
+		b := start(t, storetest.SQLite(t), gateway.Options{Limits: gateway.Limits{MaxFrame: tt.setting}})
+		p := b.dial(t, newHello("a"))
+		if got := p.ack.Payload.MaxFrame; got != tt.want {
+			t.Errorf("setting %d: hello_ack tells %d, want %d", tt.setting, got, tt.want)
+		}
+		for _, padding := range []int{tt.want / 2, tt.want} {
+			frame := p.sign(wire.TypeEventBatch, fmt.Sprint("ev_", padding), event(1))
+			frame = append(frame, bytes.Repeat([]byte(" "), padding-len(frame))...) // as a signature does not see it
+			p.write(frame)
+			p.wantAck(fmt.Sprint("ev_", padding))
+		}
+		p.write(bytes.Repeat([]byte(" "), tt.want+1))
+		p.wantClose("one byte more", wire.CloseProtocol)
+	}
+}
+
+// TestUnknownTypeIsSkipped: the reference closes; skipping is what lets newer agents live. It is skipped only if its
+// signature is right.
 func TestUnknownTypeIsSkipped(t *testing.T) {
 	b := start(t, storetest.SQLite(t), gateway.Options{})
 	p := b.dial(t, newHello("a"))
-	known := string(p.sign(wire.TypeRegistryDelta, "x", `{}`))
-	p.write([]byte(strings.Replace(known, `"registry_delta"`, `"registry_omega"`, 1)))
+	p.write(p.signUnknown(t, b, "registry_omega", `{"x":1}`))
+	p.write(p.signUnknown(t, b, "registry_omega", `[]`))
+	raw := string(p.signUnknown(t, b, "registry_omega", `{"x":1}`))
+	p.write([]byte(strings.Replace(raw, `"x":1`, `"x":2`, 1)))
 	p.wantClose("an unknown type whose signature is wrong", wire.CloseSignature)
+	for _, want := range []string{"frame skipped", "registry_omega"} {
+		if !strings.Contains(b.log.String(), want) {
+			t.Errorf("log: %s\nwant %q", b.log, want)
+		}
+	}
+}
+
+// signUnknown signs a frame of a type or payload that Sign refuses, numbered after all that p has sent.
+func (p *process) signUnknown(t *testing.T, b *brain, typ, payload string) []byte {
+	t.Helper()
+	p.extra++
+	members := fmt.Sprintf(`"id":"x","nonce":"n%d","payload":%s,%%s"seq":%d,%%s"ts":%q,"type":%q,"v":2`,
+		p.extra, payload, p.extra, p.now().UTC().Format("2006-01-02T15:04:05.000000Z"), typ)
+	ids := p.ack.Payload
+	mac := hmac.New(sha256.New, b.secret)
+	fmt.Fprintf(mac, `{"agent_id":%q,`+members+`}`, ids.AgentID, fmt.Sprintf(`"project_id":%q,`, ids.ProjectID), fmt.Sprintf(`"session_id":%q,`, ids.SessionID))
+	return []byte(`{"hmac":"` + hex.EncodeToString(mac.Sum(nil)) + `",` + fmt.Sprintf(members, "", "") + `}`)
 }
 
 func TestEventsAreAckedAfterCommit(t *testing.T) {

@@ -152,43 +152,54 @@ func (s *Store) ConnectSlots(ctx context.Context, connects []SlotConnect) ([]boo
 	}
 	slices.SortStableFunc(order, func(a, b int) int { return connects[a].compare(connects[b].Slot) })
 	err := s.transact(ctx, func(tx *Tx) error {
-		clear(taken)
+		agent, err := tx.PrepareContext(ctx, updateGreetedAgent)
+		if err != nil {
+			return err
+		}
+		defer agent.Close()
+		slot, err := tx.PrepareContext(ctx, upsertSlot)
+		if err != nil {
+			return err
+		}
+		defer slot.Close()
 		for _, i := range order {
-			ok, err := tx.connectSlot(ctx, &connects[i])
-			if err != nil {
+			if taken[i], err = connectSlot(ctx, agent, slot, &connects[i]); err != nil {
 				return err
 			}
-			taken[i] = ok
 		}
 		return nil
 	})
 	return taken, wrap("connect slots", err)
 }
 
-func (tx *Tx) connectSlot(ctx context.Context, c *SlotConnect) (bool, error) {
-	res, err := tx.ExecContext(ctx, `
+const (
+	updateGreetedAgent = `
 		UPDATE agents SET protocol_version = $1, framework_adapter = $2, engine_adapters = $3, scheduler_adapters = $4, capabilities = $5,
 			host_name = coalesce($6, host_name), agent_version = coalesce($7, agent_version), last_connect_at = $8,
 			last_seen_at = CASE WHEN last_seen_at > $8 THEN last_seen_at ELSE $8 END
 		WHERE id = $9 AND project_id = $10 AND revoked_at IS NULL
-			AND EXISTS (SELECT 1 FROM projects WHERE projects.id = agents.project_id AND is_active)`,
-		c.ProtocolVersion, cmp.Or(c.Framework, "unknown"), jsonList(c.Engines), jsonList(c.Schedulers), jsonLists(c.Capabilities),
-		textOrNull(c.HostName), textOrNull(c.AgentVersion), c.At, c.Agent, c.Project)
-	if err != nil {
-		return false, err
-	}
-	if n, err := res.RowsAffected(); err != nil || n == 0 {
-		return false, err
-	}
-	_, err = tx.ExecContext(ctx, `
+			AND EXISTS (SELECT 1 FROM projects WHERE projects.id = agents.project_id AND is_active)`
+	upsertSlot = `
 		INSERT INTO agent_workers (project_id, agent_id, worker_id, has_worker_id, id, session_id, role, framework, pid, started_at, state,
 			last_seen_at, last_connect_at, created_at, updated_at)
 		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, 'online', $11, $11, $11, $11)
 		ON CONFLICT (project_id, agent_id, has_worker_id, worker_id) DO UPDATE SET session_id = excluded.session_id, role = excluded.role,
 			framework = excluded.framework, pid = excluded.pid, started_at = excluded.started_at, state = 'online',
 			last_seen_at = CASE WHEN agent_workers.last_seen_at > excluded.last_seen_at THEN agent_workers.last_seen_at ELSE excluded.last_seen_at END,
-			last_connect_at = excluded.last_connect_at, updated_at = excluded.updated_at`,
-		c.Project, c.Agent, c.WorkerID, c.Named, id.New(c.At.Time), c.Session, textOrNull(c.Role), textOrNull(c.Framework), c.PID, c.Started, c.At)
+			last_connect_at = excluded.last_connect_at, updated_at = excluded.updated_at`
+)
+
+func connectSlot(ctx context.Context, agent, slot *sql.Stmt, c *SlotConnect) (bool, error) {
+	res, err := agent.ExecContext(ctx, c.ProtocolVersion, cmp.Or(c.Framework, "unknown"), jsonList(c.Engines), jsonList(c.Schedulers),
+		jsonLists(c.Capabilities), textOrNull(c.HostName), textOrNull(c.AgentVersion), c.At, c.Agent, c.Project)
+	if err != nil {
+		return false, err
+	}
+	if n, err := res.RowsAffected(); err != nil || n == 0 {
+		return false, err
+	}
+	_, err = slot.ExecContext(ctx, c.Project, c.Agent, c.WorkerID, c.Named, id.New(c.At.Time), c.Session, textOrNull(c.Role),
+		textOrNull(c.Framework), c.PID, c.Started, c.At)
 	return err == nil, err
 }
 
@@ -198,13 +209,16 @@ func (s *Store) DisconnectSlots(ctx context.Context, ends []SlotEnd) error {
 	ends = slices.Clone(ends)
 	slices.SortFunc(ends, func(a, b SlotEnd) int { return a.compare(b.Slot) })
 	err := s.transact(ctx, func(tx *Tx) error {
+		end, err := tx.PrepareContext(ctx, `
+			UPDATE agent_workers SET state = 'offline', updated_at = $1,
+				last_seen_at = CASE WHEN last_seen_at > $2 THEN last_seen_at ELSE $2 END, status = coalesce($3, status)
+			WHERE project_id = $4 AND agent_id = $5 AND has_worker_id = $6 AND worker_id = $7 AND session_id = $8 AND state = 'online'`)
+		if err != nil {
+			return err
+		}
+		defer end.Close()
 		for _, e := range ends {
-			_, err := tx.ExecContext(ctx, `
-				UPDATE agent_workers SET state = 'offline', updated_at = $1,
-					last_seen_at = CASE WHEN last_seen_at > $2 THEN last_seen_at ELSE $2 END, status = coalesce($3, status)
-				WHERE project_id = $4 AND agent_id = $5 AND has_worker_id = $6 AND worker_id = $7 AND session_id = $8 AND state = 'online'`,
-				e.At, e.Seen, textOrNull(string(e.Status)), e.Project, e.Agent, e.Named, e.WorkerID, e.Session)
-			if err != nil {
+			if _, err := end.ExecContext(ctx, e.At, e.Seen, textOrNull(string(e.Status)), e.Project, e.Agent, e.Named, e.WorkerID, e.Session); err != nil {
 				return err
 			}
 		}

@@ -153,11 +153,11 @@ func withoutBOM(raw []byte) []byte {
 	return raw
 }
 
-// frame reads the text as a frame whose signature covers bind.
-func (s *scanner) frame(bind *binding) (envelope, error) {
+// frame reads the text, of at most most bytes, as a frame whose signature covers bind.
+func (s *scanner) frame(bind *binding, most int) (envelope, error) {
 	s.bind = bind
-	if len(s.raw) > MaxFrame {
-		return envelope{}, fmt.Errorf("%w: %d bytes, want at most %d", ErrProtocol, len(s.raw), MaxFrame)
+	if len(s.raw) > most {
+		return envelope{}, fmt.Errorf("%w: %d bytes, want at most %d", ErrProtocol, len(s.raw), most)
 	}
 	s.space()
 	if s.at < len(s.raw) && s.raw[s.at] != '{' {

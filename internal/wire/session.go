@@ -1,6 +1,7 @@
 package wire
 
 import (
+	"cmp"
 	"crypto/hmac"
 	"crypto/rand"
 	"crypto/sha256"
@@ -25,7 +26,8 @@ type Keys struct {
 	ProjectID string
 	SessionID string // from hello_ack, fresh for each connection; over long-poll the client's nonce
 
-	Rand io.Reader // for nonces; nil: crypto/rand
+	Rand     io.Reader // for nonces; nil: crypto/rand
+	MaxFrame int       // bytes of a frame that Verify takes, as hello_ack told; 0: MaxFrame
 }
 
 // Session verifies what one peer sends and signs what is sent to it. Either end may use it: each direction has its own
@@ -34,6 +36,7 @@ type Keys struct {
 // writer need no lock between them.
 type Session struct {
 	bind  binding
+	most  int // bytes of a frame
 	seed  maphash.Seed
 	in    hash.Hash // the reader's
 	inSum [sha256.Size]byte
@@ -68,7 +71,7 @@ func NewSession(k Keys) (*Session, error) {
 		k.Rand = rand.Reader
 	}
 	s := &Session{
-		seed: maphash.MakeSeed(), random: k.Rand,
+		most: cmp.Or(k.MaxFrame, MaxFrame), seed: maphash.MakeSeed(), random: k.Rand,
 		in: hmac.New(sha256.New, k.Secret), out: hmac.New(sha256.New, k.Secret),
 	}
 	for i, one := range []struct{ key, id string }{
@@ -99,7 +102,7 @@ func (b *binding) member(i int) []byte { return b.text[b.places[i].start:b.place
 func (s *Session) Verify(raw []byte, now time.Time) (Frame, error) {
 	sc := newScanner(withoutBOM(raw), false)
 	defer sc.release()
-	e, err := sc.frame(&s.bind)
+	e, err := sc.frame(&s.bind, s.most)
 	if err != nil {
 		return Frame{}, err
 	}
