@@ -100,9 +100,11 @@ func (b *brain) take(t tb, batch []fold.Mark) {
 	before := fold.Fold(&h, guesses)
 	counted := fold.Contributions(nil, &before, b.fields[fold.FieldName], b.fields[fold.FieldQueue])
 	news := map[fold.MarkKey]fold.Payload{}
+	changed := b.blob == nil
 	for i := range batch {
 		m := &batch[i]
 		added := h.Add(m)
+		changed = changed || added != fold.Added{}
 		if added.Novelty == fold.New || added.Novelty == fold.Beyond {
 			b.events[m.Key()] = true
 		}
@@ -114,6 +116,9 @@ func (b *brain) take(t tb, batch []fold.Mark) {
 				b.fields[f] = value(m.Fields, f)
 			}
 		}
+	}
+	if !changed && b.result.Task.State != fold.StateUnknown {
+		return // what Add doesn't say is not written
 	}
 	b.result = fold.Fold(&h, guesses)
 	b.place(&before, news)

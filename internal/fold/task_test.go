@@ -102,6 +102,11 @@ func TestTheTask(t *testing.T) {
 			state:    fold.StateFailure, attempts: []attempt{{"w", fold.StateRetry, s(0), s(3)}, {"v", fold.StateFailure, s(1), s(2)}},
 		},
 		{
+			sentence: "and by time where two have the same retries",
+			marks:    []fold.Mark{started("w", 0, retries(0)), started("v", 1, retries(0)), failed("v", 2), succeeded("w", 3)},
+			state:    fold.StateSuccess, attempts: []attempt{{"w", fold.StateSuccess, s(0), s(3)}, {"v", fold.StateFailure, s(1), s(2)}},
+		},
+		{
 			sentence: "a task-level revoke later than that is revoked",
 			marks:    []fold.Mark{started("w", 0), retried("w", 1), revoked("", 2)},
 			state:    fold.StateRevoked, attempts: []attempt{{"w", fold.StateRetry, s(0), s(1)}},
