@@ -137,7 +137,8 @@ func (s *Store) tasks(ctx context.Context, f TaskFilter) (Slice[Task], error) {
 	if err != nil || len(search.parts) == 0 {
 		return out, err
 	}
-	found, cut, err := s.scanTasks(ctx, q, search)
+	search.state = f.State
+	found, cut, err := s.scanTasks(ctx, f.Project, q, search)
 	if err != nil {
 		return out, err
 	}
@@ -164,6 +165,7 @@ type taskSearch struct {
 	parts  []string
 	args   []any // of base, rest, parts
 	inBase int   // how many of args belong to base
+	state  *fold.State
 }
 
 const (
@@ -175,16 +177,23 @@ const (
 
 // scanTasks reads the rows of a page and one more. cut is the row up to which it looked before time was up; nil when the
 // page is full or the list at its end.
-func (s *Store) scanTasks(ctx context.Context, q *query, search *taskSearch) (found []taskBrief, cut *id.ID, err error) {
+func (s *Store) scanTasks(ctx context.Context, project id.ID, q *query, search *taskSearch) (found []taskBrief, cut *id.ID, err error) {
 	var place *id.ID
 	if q.begun {
 		at, _ := q.at.key[0].(id.ID) // newestTasks has no other kind of key
 		place = &at
 	}
-	for begun := s.now(); ; {
+	begun := s.now()
+	for first := true; ; first = false {
 		bound := (*id.ID)(nil)
 		if search.rest != "" {
 			if bound, err = s.taskAfter(ctx, q, search, place); err != nil {
+				return nil, nil, err
+			}
+		}
+		if first && bound != nil && search.state != nil {
+			// "What is running?" is asked often, and nothing is a common answer.
+			if n, err := s.CountTasks(ctx, TaskFilter{Project: project, State: search.state}); err != nil || *n == 0 {
 				return nil, nil, err
 			}
 		}

@@ -20,7 +20,7 @@ type Worker struct {
 	State         string    `json:"state" enum:"online,offline" doc:"online: seen within 30 seconds and no goodbye since"`
 	LastHeartbeat Time      `json:"last_heartbeat" doc:"receive time of its newest sign of life"`
 	StoppedAt     *Time     `json:"stopped_at" doc:"when it said goodbye; null for a worker that runs or was lost"`
-	LoadAverage   []float64 `json:"load_average"`
+	LoadAverage   []float64 `json:"load_average" nullable:"true"`
 	ActiveTasks   *int64    `json:"active_tasks" doc:"as its agent counted; null: unknown"`
 	ClockOffsetMS *float64  `json:"clock_offset_ms" doc:"how far its clock is ahead of the brain's; null: unknown"`
 	Processed     *int64    `json:"processed" doc:"always null: work is not counted by worker yet"`
