@@ -6,10 +6,15 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"reflect"
 	"strings"
 	"time"
 
+	"github.com/danielgtaylor/huma/v2"
+
 	"github.com/z4j-go/z4j/internal/auth"
+	"github.com/z4j-go/z4j/internal/id"
+	"github.com/z4j-go/z4j/internal/store"
 )
 
 // Who may read the documentation.
@@ -18,6 +23,40 @@ const (
 	docsPrivate  = "private" // who is logged in
 	docsDisabled = "disabled"
 )
+
+// describe tells huma's document what it cannot see in our types.
+func (s *Server) describe(c *huma.Config) {
+	c.Info.Description = "What agents report of background tasks, and what the brain makes of it. Lists go from the newest to the oldest; " +
+		"a cursor is the place of a row that was shown, so that rows which come in between move nothing."
+	c.Components.SecuritySchemes = map[string]*huma.SecurityScheme{
+		"session": {Type: "apiKey", In: "cookie", Name: s.cookies.Session, Description: "what POST /auth/login sets; changes repeat the CSRF cookie's value in X-CSRF-Token"},
+	}
+	c.Components.Schemas.RegisterTypeAlias(reflect.TypeFor[store.Time](), reflect.TypeFor[timeText]())
+	c.Components.Schemas.RegisterTypeAlias(reflect.TypeFor[id.ID](), reflect.TypeFor[uuidText]())
+	c.Components.Schemas.RegisterTypeAlias(reflect.TypeFor[id.Null](), reflect.TypeFor[nullUUID]())
+}
+
+// How times and ids are described.
+type (
+	timeText string
+	uuidText string
+	nullUUID string
+)
+
+// Schema is a time in UTC to the microsecond.
+func (timeText) Schema(huma.Registry) *huma.Schema {
+	return &huma.Schema{Type: huma.TypeString, Format: "date-time"}
+}
+
+// Schema is a UUID.
+func (uuidText) Schema(huma.Registry) *huma.Schema {
+	return &huma.Schema{Type: huma.TypeString, Format: "uuid"}
+}
+
+// Schema is a UUID or null.
+func (nullUUID) Schema(huma.Registry) *huma.Schema {
+	return &huma.Schema{Type: huma.TypeString, Format: "uuid", Nullable: true}
+}
 
 // documents mounts the documentation, the page at / and security.txt. Everything is made once, of the routes there are.
 func (s *Server) documents(mux *http.ServeMux) {

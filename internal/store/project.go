@@ -17,7 +17,7 @@ type Project struct {
 	Timezone              string   `json:"timezone"`
 	IsActive              bool     `json:"is_active"`
 	DefaultSchedulerOwner string   `json:"default_scheduler_owner"`
-	AllowedSchedulers     []string `json:"allowed_schedulers"` // null: any
+	AllowedSchedulers     []string `json:"allowed_schedulers" nullable:"true"` // null: any
 	CreatedAt             Time     `json:"created_at"`
 	UpdatedAt             Time     `json:"updated_at"`
 }
