@@ -60,8 +60,7 @@ func readEmail(where, text string) (string, error) {
 // newPassword makes the hash of a new password, or says which rule it breaks.
 func (s *Server) newPassword(ctx context.Context, where, password string) (string, error) {
 	hash, err := s.Passwords.New(ctx, password)
-	var weak *auth.WeakPassword
-	if errors.As(err, &weak) {
+	if weak, ok := errors.AsType[*auth.WeakPassword](err); ok {
 		return "", invalidFor(where, weak.Code, weak.Message)
 	}
 	return hash, err
@@ -99,8 +98,8 @@ func (s *Server) login(ctx context.Context, in *loginInput) (*reply[loginResult]
 	user, session, err := s.tryLogin(ctx, email, in.Body.Password, in.Body.RememberMe)
 	least := s.Settings.LoginMin - s.Now().Sub(began)
 	if err != nil {
-		var failed *loginFailure
-		if !errors.As(err, &failed) {
+		failed, ok := errors.AsType[*loginFailure](err)
+		if !ok {
 			return nil, err
 		}
 		s.Pause(ctx, max(least, 0)+s.backoff(email))

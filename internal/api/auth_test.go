@@ -257,7 +257,7 @@ func TestOwnSessions(t *testing.T) {
 		second := b.client()
 		second.post("/auth/login", object{"email": "ann@example.com", "password": password}).must(t, "login", 200)
 		list := ann.get("/auth/sessions").must(t, "list", 200)
-		ids := between(list.text, `{"id":"`, `"`)
+		ids := between(list.text, `{"id":"`)
 		if len(ids) != 2 || strings.Count(list.text, `"is_current":true`) != 1 || !strings.HasSuffix(strings.TrimSpace(list.text), `"is_current":true}]`) {
 			t.Fatalf("sessions: got %s, want two, the newest first, the older one current", list.text)
 		}
@@ -274,8 +274,8 @@ func TestOwnSessions(t *testing.T) {
 	})
 }
 
-// between returns what stands between each start and the end that follows it.
-func between(text, start, end string) []string {
+// between returns what stands between each start and the quote that follows it.
+func between(text, start string) []string {
 	var out []string
 	for {
 		_, rest, found := strings.Cut(text, start)
@@ -283,7 +283,7 @@ func between(text, start, end string) []string {
 			return out
 		}
 		var one string
-		one, text, _ = strings.Cut(rest, end)
+		one, text, _ = strings.Cut(rest, `"`)
 		out = append(out, one)
 	}
 }

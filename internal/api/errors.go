@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"math"
 	"net/http"
 	"strconv"
@@ -178,14 +179,15 @@ func (s *Server) problemOf(ctx context.Context, err error) *problem {
 		return &problem{status: statusClientGone, code: "client_gone", message: "the client ended the request"}
 	}
 	if p := unavailable(err); p != nil {
-		s.Log.ErrorContext(ctx, "change refused: it can't be recorded", "request_id", requestOf(ctx).id, "route", requestOf(ctx).routeID(), "err", err)
+		s.Log.ErrorContext(ctx, "request can't be served now", "request_id", requestOf(ctx).id, "route", requestOf(ctx).routeID(), "err", err)
 		return p
 	}
 	s.Log.ErrorContext(ctx, "request failed", "request_id", requestOf(ctx).id, "route", requestOf(ctx).routeID(), "err", err)
 	return &problem{status: http.StatusInternalServerError, code: "internal_error", message: "something went wrong here; the log knows more under the request id"}
 }
 
-// unavailable is the answer to a change that the audit log can't take: then it is not made.
+// unavailable is the answer when the database can't be reached, or to a change that the audit log can't take: then it is
+// not made. It is nil for any other error.
 func unavailable(err error) *problem {
 	p := &problem{status: http.StatusServiceUnavailable}
 	switch {
@@ -198,6 +200,9 @@ func unavailable(err error) *problem {
 	case errors.Is(err, store.ErrAuditFailed):
 		p.code, p.retry = "audit_unavailable", time.Second
 		p.message = "the entry of this change could not be written, so it was not made; try again"
+	case store.Unavailable(err):
+		p.code, p.retry = "unavailable", time.Second
+		p.message = "the database can't be reached or is too busy; try again"
 	default:
 		return nil
 	}
@@ -211,9 +216,7 @@ const statusClientGone = 499
 // fail writes the answer to an error outside of a handler.
 func (s *Server) fail(w http.ResponseWriter, r *http.Request, err error) {
 	p := s.answerTo(r.Context(), err)
-	for name, values := range p.GetHeaders() {
-		w.Header()[name] = values
-	}
+	maps.Copy(w.Header(), p.GetHeaders())
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(p.status)
 	_ = encode(w, p) // the client went away: there is nobody to tell

@@ -87,8 +87,15 @@ func TestLessonB14B15B17Hosts(t *testing.T) {
 		host string
 		want int
 	}{
-		{"brain.test", 200}, {"BRAIN.test:8443", 200}, {"example.com", 200}, {"", 200},
-		{"evil.test", 400}, {"evil/admin:80", 400}, {"[::1]x", 400}, {"brain.test:x", 400}, {"brain.test@evil.test", 400},
+		{"brain.test", 200},
+		{"BRAIN.test:8443", 200},
+		{"example.com", 200},
+		{"", 200},
+		{"evil.test", 400},
+		{"evil/admin:80", 400},
+		{"[::1]x", 400},
+		{"brain.test:x", 400},
+		{"brain.test@evil.test", 400},
 	} {
 		got := b.client().do("GET", "/api/v1/auth/policy", nil, func(r *http.Request) { r.Host = tt.host })
 		if got.status != tt.want {
@@ -127,7 +134,7 @@ func TestErrors(t *testing.T) {
 			{"no body", root, "POST", "/projects", "", 422, "validation_failed", `"missing"`},
 			{"a list", root, "POST", "/projects", `[]`, 422, "validation_failed", `expected object`},
 			{"a field missing", root, "POST", "/projects", object{"name": "x"}, 422, "validation_failed", `{"loc":["body","slug"],"msg":"is required","type":"missing"}`},
-			{"a field too many", root, "POST", "/projects", object{"slug": "xyz", "name": "x", "nmae": "y"}, 422, "validation_failed", `{"loc":["body","nmae"],"msg":"is not a field of this request","type":"extra_forbidden"}`},
+			{"a field too many", root, "POST", "/projects", object{"slug": "xyz", "name": "x", "colour": "y"}, 422, "validation_failed", `{"loc":["body","colour"],"msg":"is not a field of this request","type":"extra_forbidden"}`},
 			{"a field in another case", root, "POST", "/projects", object{"slug": "xyz", "name": "x", "Name": "y"}, 422, "validation_failed", `["body","Name"]`},
 			{"a wrong type", root, "POST", "/projects", object{"slug": "xyz", "name": 5}, 422, "validation_failed", `{"loc":["body","name"],"msg":"expected string","type":"value_error"}`},
 			{"a retired field", root, "POST", "/projects", object{"slug": "retired", "name": "x", "retention_days": "any"}, 201, "", `"slug":"retired"`},

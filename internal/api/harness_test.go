@@ -186,16 +186,25 @@ func (c *client) do(method, path string, body any, change ...func(*http.Request)
 	return a
 }
 
-func (c *client) get(path string) answer { c.b.t.Helper(); return c.do("GET", "/api/v1"+path, nil) }
+func (c *client) get(path string) answer {
+	c.b.t.Helper()
+	return c.do("GET", "/api/v1"+path, nil)
+}
+
 func (c *client) post(path string, body any) answer {
 	c.b.t.Helper()
 	return c.do("POST", "/api/v1"+path, body)
 }
+
 func (c *client) patch(path string, body any) answer {
 	c.b.t.Helper()
 	return c.do("PATCH", "/api/v1"+path, body)
 }
-func (c *client) del(path string) answer { c.b.t.Helper(); return c.do("DELETE", "/api/v1"+path, nil) }
+
+func (c *client) del(path string) answer {
+	c.b.t.Helper()
+	return c.do("DELETE", "/api/v1"+path, nil)
+}
 
 // must fails the test unless the answer has the status.
 func (a answer) must(t *testing.T, what string, status int) answer {

@@ -34,7 +34,7 @@ func (retired) Schema(huma.Registry) *huma.Schema { return &huma.Schema{} }
 
 type newProject struct {
 	Body struct {
-		RetentionDays retired `json:"retention_days,omitempty" hidden:"true"`
+		RetentionDays retired `json:"retention_days,omitzero" hidden:"true"`
 
 		Slug                  string   `json:"slug" minLength:"2" maxLength:"63" doc:"3 to 50 lower-case letters, digits and hyphens, none of these at the edge"`
 		Name                  string   `json:"name" minLength:"1" maxLength:"200"`
@@ -69,7 +69,7 @@ func slugTaken(err error) error {
 
 type projectChange struct {
 	Body struct {
-		RetentionDays retired `json:"retention_days,omitempty" hidden:"true"`
+		RetentionDays retired `json:"retention_days,omitzero" hidden:"true"`
 
 		Slug                  *string    `json:"slug,omitempty" minLength:"2" maxLength:"63" nullable:"true"`
 		Name                  *string    `json:"name,omitempty" minLength:"1" maxLength:"200" nullable:"true"`
@@ -77,7 +77,7 @@ type projectChange struct {
 		Environment           *string    `json:"environment,omitempty" maxLength:"40" nullable:"true"`
 		Timezone              *string    `json:"timezone,omitempty" maxLength:"64" nullable:"true"`
 		DefaultSchedulerOwner *string    `json:"default_scheduler_owner,omitempty" maxLength:"40" nullable:"true"`
-		AllowedSchedulers     schedulers `json:"allowed_schedulers,omitempty" doc:"null removes the limit; absent leaves it"`
+		AllowedSchedulers     schedulers `json:"allowed_schedulers,omitzero" doc:"null removes the limit; absent leaves it"`
 	}
 }
 

@@ -227,7 +227,7 @@ func (s *Server) writeCookies(ctx context.Context, session, csrf string, life in
 	if s.Settings.StrictCookies {
 		same = http.SameSiteStrictMode
 	}
-	http.SetCookie(w, &http.Cookie{
+	http.SetCookie(w, &http.Cookie{ //nolint:gosec // only dev, which has no TLS, goes without Secure
 		Name: s.cookies.Session, Value: session, Path: "/", MaxAge: life, Secure: !s.Settings.Dev, HttpOnly: true, SameSite: same,
 	})
 	http.SetCookie(w, &http.Cookie{ //nolint:gosec // scripts read it to repeat it in a header: that is what it is for

@@ -78,7 +78,7 @@ func (c caller) want(rt api.Route) int {
 		return http.StatusUnauthorized
 	case rt.Kind == "loggedIn" || rt.Kind == "untilSetUp":
 		return 0
-	case rt.Kind == "installation" && !(c.global && role.Can(rt.Permission)):
+	case rt.Kind == "installation" && (!c.global || !role.Can(rt.Permission)):
 		return http.StatusForbidden
 	case rt.Kind == "project" && !role.Can(auth.ReadProject):
 		return http.StatusNotFound
@@ -104,8 +104,8 @@ func TestLessonD13EveryRouteForEveryRole(t *testing.T) {
 		root.post("/projects/default/agents", object{"name": "taken"}).must(t, "agent", 201)
 
 		for _, rt := range b.server.Routes() {
-			for i, c := range callers() {
-				got := b.callerOf(c, i).call(rt)
+			for _, c := range callers() {
+				got := b.callerOf(c).call(rt)
 				want := c.want(rt)
 				ok := got.status == want
 				if want == 0 {
@@ -120,7 +120,7 @@ func TestLessonD13EveryRouteForEveryRole(t *testing.T) {
 }
 
 // callerOf returns a fresh session of a caller: some routes end the one that calls them.
-func (b *brain) callerOf(c caller, i int) *client {
+func (b *brain) callerOf(c caller) *client {
 	b.t.Helper()
 	out := b.client()
 	b.networks++
@@ -220,8 +220,7 @@ func walkFields(typ reflect.Type, seen map[reflect.Type]bool, visit func(reflect
 		return
 	}
 	seen[typ] = true
-	for i := range typ.NumField() {
-		f := typ.Field(i)
+	for f := range typ.Fields() {
 		name, _, _ := strings.Cut(f.Tag.Get("json"), ",")
 		if name == "-" {
 			continue
@@ -247,7 +246,7 @@ func TestEveryChangeLeavesItsEntry(t *testing.T) {
 		}
 		before := len(entries())
 		root := b.setUp()
-		users := between(root.post("/users", object{"email": "ann@example.com", "password": password}).must(t, "user", 201).text, `{"id":"`, `"`)
+		users := between(root.post("/users", object{"email": "ann@example.com", "password": password}).must(t, "user", 201).text, `{"id":"`)
 		root.post("/projects/default/memberships", object{"user_id": users[0], "role": "viewer"}).must(t, "member", 201)
 		root.post("/projects", object{"slug": "shop", "name": "Shop"}).must(t, "project", 201)
 		root.patch("/projects/shop", object{"name": "The shop"}).must(t, "change project", 200)
@@ -260,9 +259,9 @@ func TestEveryChangeLeavesItsEntry(t *testing.T) {
 		root.post("/auth/sessions/revoke-others", nil).must(t, "revoke others", 200)
 		other.post("/auth/login", object{"email": "root@example.com", "password": "Another-Horse-7-Stable"}).must(t, "login", 200)
 		var other2 string
-		for _, one := range strings.Split(root.get("/auth/sessions").text, "},{") {
+		for one := range strings.SplitSeq(root.get("/auth/sessions").text, "},{") {
 			if strings.Contains(one, `"is_current":false`) {
-				other2 = between(one, `"id":"`, `"`)[0]
+				other2 = between(one, `"id":"`)[0]
 			}
 		}
 		root.post("/auth/sessions/"+other2+"/revoke", nil).must(t, "revoke session", 200)

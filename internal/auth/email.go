@@ -60,7 +60,7 @@ func validLocal(local string) bool {
 	for _, r := range local {
 		switch {
 		case r < utf8.RuneSelf:
-			if !('a' <= r && r <= 'z' || '0' <= r && r <= '9' || strings.ContainsRune(".!#$%&'*+-/=?^_`{|}~", r)) {
+			if !isLowerOrDigit(byte(r)) && !strings.ContainsRune(".!#$%&'*+-/=?^_`{|}~", r) {
 				return false
 			}
 		case !unicode.IsGraphic(r) || unicode.IsSpace(r) || r == utf8.RuneError:
@@ -69,6 +69,8 @@ func validLocal(local string) bool {
 	}
 	return true
 }
+
+func isLowerOrDigit(c byte) bool { return 'a' <= c && c <= 'z' || '0' <= c && c <= '9' }
 
 func validDomain(domain string) bool {
 	if len(domain) > maxDomain || strings.Count(domain, ".") == 0 {
@@ -79,7 +81,7 @@ func validDomain(domain string) bool {
 			return false
 		}
 		for _, c := range []byte(label) {
-			if !('a' <= c && c <= 'z' || '0' <= c && c <= '9' || c == '-') {
+			if !isLowerOrDigit(c) && c != '-' {
 				return false
 			}
 		}

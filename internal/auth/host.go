@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"unicode"
 )
 
 // ErrHost says that a Host header can't be read, or names a host that is not ours.
@@ -53,7 +54,7 @@ const maxHost = 255 // bytes, with port
 // Host returns the host of a Host header in lower case, without port, dot at the end and brackets. Whatever is not
 // exactly a name or an address with at most a port is ErrHost: what one reader drops, another may follow.
 func Host(header string) (string, error) {
-	if header == "" || len(header) > maxHost {
+	if header == "" || len(header) > maxHost || strings.ContainsFunc(header, notASCII) {
 		return "", ErrHost
 	}
 	if header[0] == '[' {
@@ -85,8 +86,10 @@ func hostIPv6(header string) (string, error) {
 	return addr.String(), nil
 }
 
+func notASCII(r rune) bool { return r > unicode.MaxASCII }
+
 func notHostLetter(r rune) bool {
-	return !('a' <= r && r <= 'z' || '0' <= r && r <= '9' || r == '-' || r == '_')
+	return r > 'z' || !isLowerOrDigit(byte(r)) && r != '-' && r != '_'
 }
 
 func validPort(port string) bool {

@@ -51,6 +51,7 @@ func TestLessonB15MalformedHostsAreRefused(t *testing.T) {
 		{"zero", "brain.example.com\x00", false},
 		{"long", strings.Repeat("a", 300), false},
 		{"unicode", "bräin.example.com", false},
+		{"a letter that only looks like k", "127.0.0.1\u212a", false},
 	} {
 		if err := hosts.Allow(tt.header); (err == nil) != tt.ok || err != nil && !errors.Is(err, auth.ErrHost) {
 			t.Errorf("%s: got %v, want allowed %t", tt.name, err, tt.ok)
@@ -63,7 +64,7 @@ func TestLessonB15MalformedHostsAreRefused(t *testing.T) {
 
 // FuzzHost is lesson B16: no header breaks the reader, and what it takes is exactly a name or an address.
 func FuzzHost(f *testing.F) {
-	for _, s := range []string{"a", "a.b:1", "[::1]:80", "[::1]x", "evil/admin:80", "a:b", "[", "]", "\x00", "1.2.3.4", "-a", "a_b.c", "[::ffff:1.2.3.4]"} {
+	for _, s := range []string{"a", "a.b:1", "[::1]:80", "[::1]x", "evil/admin:80", "a:b", "[", "]", "\x00", "1.2.3.4", "\u212a.a", "-a", "a_b.c", "[::ffff:1.2.3.4]"} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, header string) {

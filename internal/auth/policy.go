@@ -16,12 +16,13 @@ type Policy struct {
 }
 
 const (
-	minLengthFloor   = 8
-	maxLength        = 256 // characters: more would only cost time
-	longEnough       = 16  // characters from which on kinds don't matter
-	RequiredClasses  = 3   // of ClassNames, in a shorter password
-	DefaultMinLength = 12  // characters
+	minLengthFloor = 8
+	maxLength      = 256 // characters: more would only cost time
+	longEnough     = 16  // characters from which on kinds don't matter
 )
+
+// RequiredClasses is how many of ClassNames a password of less than 16 characters needs.
+const RequiredClasses = 3
 
 // ClassNames are the kinds of characters.
 func ClassNames() []string { return []string{"lowercase", "uppercase", "digit", "symbol"} }

@@ -6,6 +6,7 @@ import (
 	"crypto/subtle"
 	"encoding/base64"
 	"encoding/hex"
+	"slices"
 )
 
 const (
@@ -30,7 +31,7 @@ func SetupTokenHash(master []byte, token string) string {
 
 // keyedHash is HMAC-SHA256 under the master secret followed by the label of what is hashed, in hex.
 func keyedHash(master []byte, label, token string) string {
-	mac := hmac.New(sha256.New, append(master[:len(master):len(master)], label...))
+	mac := hmac.New(sha256.New, append(slices.Clip(master), label...))
 	mac.Write([]byte(token))
 	return hex.EncodeToString(mac.Sum(nil))
 }

@@ -227,8 +227,18 @@ func (s *Store) transact(ctx context.Context, fn func(*Tx) error) error {
 	return wrap("commit", tx.Commit())
 }
 
-// begin starts a transaction on a connection of its own. Each statement sees what was committed before it.
+// begin starts a transaction on a connection of its own. Each statement sees what was committed before it. Connections
+// that died while the database was away are passed over.
 func (s *Store) begin(ctx context.Context) (*Tx, error) {
+	for tries := auditedConns; ; tries-- {
+		tx, err := s.beginOnce(ctx)
+		if err == nil || tries == 0 || !died(err) {
+			return tx, err
+		}
+	}
+}
+
+func (s *Store) beginOnce(ctx context.Context) (*Tx, error) {
 	conn, err := s.write.Conn(ctx)
 	if err != nil {
 		return nil, err
