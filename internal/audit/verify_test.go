@@ -424,3 +424,114 @@ func FuzzParseBody(f *testing.F) {
 		v.Finish(1)
 	})
 }
+
+// TestSplicedChains: rows that are each authentic, but of two histories of one installation, don't follow each other.
+func TestSplicedChains(t *testing.T) {
+	a, b := sample(t), newChain(t, secretA)
+	for i := range byte(4) {
+		b.add(t, login(i+50))
+	}
+	b.add(t, login(60))
+	b.add(t, login(61))
+	rows := append(slices.Clone(a.rows[:4]), b.rows[4:]...)
+	parts := maps.Clone(a.parts)
+	for _, r := range b.rows[4:] {
+		parts[r.Seq] = b.parts[r.Seq]
+	}
+	r := walk(a.keys(), nil, rows, parts)
+	expect(t, "spliced at row 5", r, 1, 5, audit.MissingInside)
+	if r.Faults[audit.MissingInside] != 1 || len(r.Faults) != 1 {
+		t.Errorf("faults %v, want the seam alone", r.Faults)
+	}
+}
+
+// TestOneFaultIsOneFault: what follows a broken row is not blamed for it.
+func TestOneFaultIsOneFault(t *testing.T) {
+	c := sample(t)
+	for _, tt := range []struct {
+		name   string
+		change func([]audit.Row) []audit.Row
+		class  audit.Class
+		why    string
+	}{
+		{"a body that is none", func(r []audit.Row) []audit.Row { r[3].Body = []byte("{}"); return r }, audit.Edited, "none of an entry"},
+		{"a body that was changed", func(r []audit.Row) []audit.Row {
+			r[3].Body = bytes.Replace(r[3].Body, []byte(`"outcome":"allow"`), []byte(`"outcome":"deny"`), 1)
+			return r
+		}, audit.Edited, "not those that were signed"},
+		{"a column", func(r []audit.Row) []audit.Row { r[3].Outcome = "deny"; return r }, audit.ColumnDiffers, "column outcome"},
+		{"rows missing", func(r []audit.Row) []audit.Row { return slices.Delete(r, 3, 5) }, audit.MissingInside, "rows 4 to 5 are missing"},
+	} {
+		rows, parts := c.clone()
+		r := walk(c.keys(), nil, tt.change(rows), parts)
+		if len(r.Faults) != 1 || r.Faults[tt.class] != 1 || !strings.Contains(r.First.Why, tt.why) || r.First.Seq != 4 {
+			t.Errorf("%s: %v, %+v; want one fault %q at row 4 that says %q", tt.name, r.Faults, r.First, tt.class, tt.why)
+		}
+	}
+}
+
+// TestFirstRow: only system.installed begins a chain, whoever can sign.
+func TestFirstRow(t *testing.T) {
+	for _, action := range []audit.Action{audit.KeyAdopted, audit.KeyIntroduced, audit.AuthLogin} {
+		c := &chain{key: newKey(t, secretA), parts: map[int64][]audit.Personal{}, ts: firstTime}
+		f := audit.Facts{Action: action, Actor: audit.Actor{Kind: audit.System}}
+		if action != audit.AuthLogin {
+			f.Details = map[string]any{"kid": c.key.KID()}
+		}
+		c.add(t, f)
+		expect(t, string(action), walk(c.keys(), nil, c.rows, c.parts), 1, 1, audit.Edited)
+	}
+}
+
+func TestSeedsAreChecked(t *testing.T) {
+	c := sample(t)
+	for _, tt := range []struct {
+		name   string
+		change func(*audit.Row)
+	}{
+		{"no body", func(r *audit.Row) { r.Body = nil }},
+		{"another body", func(r *audit.Row) { r.Body = bytes.Replace(r.Body, []byte("0011"), []byte("0012"), 1) }},
+	} {
+		rows, parts := c.clone()
+		tt.change(&rows[0])
+		v := audit.NewVerifier(c.keys())
+		v.BeginAt(4)
+		v.Seed(&rows[0])
+		for i := range rows[3:] {
+			v.Row(&rows[3+i], parts[rows[3+i].Seq])
+		}
+		expect(t, tt.name, v.Finish(4), 1, 1, audit.Edited)
+	}
+}
+
+func TestBoundariesAreChecked(t *testing.T) {
+	c := sample(t)
+	good := map[string]any{"through": 3, "row_hmac": c.rows[2].RowHMAC, "kids": []any{}}
+	key := c.key
+	add := func(details map[string]any) audit.Row {
+		return c.add(t, audit.Facts{Action: audit.Pruned, Actor: audit.Actor{Kind: audit.CLI}, Details: details})
+	}
+	row := add(good)
+	if _, ok := audit.ReadBoundary(&row, []audit.Key{newKey(t, secretB), key}); !ok {
+		t.Error("a good boundary: refused")
+	}
+	forged := row
+	forged.Details.S = strings.Replace(row.Details.S, `"through":3`, `"through":4`, 1)
+	forged.Body = bytes.Replace(row.Body, []byte(`"through":3`), []byte(`"through":4`), 1)
+	if _, ok := audit.ReadBoundary(&forged, []audit.Key{key}); ok {
+		t.Error("forged in body and column alike, without the key: taken")
+	}
+	for name, through := range map[string]any{"text": "3", "zero": 0, "itself": func() int64 { return c.head().Seq + 1 }, "what comes": int64(900)} {
+		if f, ok := through.(func() int64); ok {
+			through = f()
+		}
+		row := add(map[string]any{"through": through})
+		if b, ok := audit.ReadBoundary(&row, []audit.Key{key}); ok {
+			t.Errorf("%s: taken as %+v", name, b)
+		}
+	}
+	other := c.add(t, login(1))
+	if _, ok := audit.ReadBoundary(&other, []audit.Key{key}); ok {
+		t.Error("another entry: taken as a boundary")
+	}
+}
