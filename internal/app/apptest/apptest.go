@@ -27,7 +27,8 @@ const (
 	Password = "Correct-Horse-9-Battery"
 )
 
-const sessionSecret = "test-session-secret-test-session-secret-01"
+// SessionSecret signs the cookies of every test brain.
+const SessionSecret = "test-session-secret-test-session-secret-01"
 
 // Options say what differs from the usual.
 type Options struct {
@@ -94,7 +95,7 @@ func Environ(t testing.TB, o Options) []string {
 		environ = append(environ, "Z4J_DATABASE_URL="+o.Database)
 	}
 	if !o.Bare {
-		environ = append(environ, "Z4J_SECRET="+string(storetest.Secrets.Master), "Z4J_AUDIT_SECRET="+string(storetest.Secrets.Audit), "Z4J_SESSION_SECRET="+sessionSecret,
+		environ = append(environ, "Z4J_SECRET="+string(storetest.Secrets.Master), "Z4J_AUDIT_SECRET="+string(storetest.Secrets.Audit), "Z4J_SESSION_SECRET="+SessionSecret,
 			"Z4J_BOOTSTRAP_ADMIN_EMAIL="+Email, "Z4J_BOOTSTRAP_ADMIN_PASSWORD="+Password)
 	}
 	out := make([]string, 0, len(environ)+len(o.Environ))
