@@ -376,6 +376,18 @@ func TestReadings(t *testing.T) {
 			check: func(t *testing.T, b *brain) { want(t, "reason", b.result.Task.Reason, fold.ReasonStopped) },
 		},
 		{
+			sentence: "also where they speak of two stamps on one start",
+			engine:   "celery",
+			marks:    []fold.Mark{started("w", 0, by(1, 1)), started("w", 5, by(2, 1)), started("w", 9, by(3, 1))},
+			guesses: []fold.Guess{
+				{Start: key(started("w", 0)), Reason: fold.ReasonStopped, At: s(17)},
+				{Start: key(started("w", 5)), Reason: fold.ReasonSilent, At: s(19)},
+				{Start: key(started("w", 9)), Reason: fold.ReasonSilent, At: s(18)},
+			},
+			state: fold.StateLost, attempts: []attempt{{"w", fold.StateLost, s(0), 0}},
+			check: func(t *testing.T, b *brain) { want(t, "reason", b.result.Task.Reason, fold.ReasonStopped) },
+		},
+		{
 			sentence: "last and first order times are those of the marks",
 			marks:    []fold.Mark{mark(fold.Sent, "", s(-3)), started("w", 0), succeeded("w", 1), failed("v", 50)},
 			state:    fold.StateSuccess, attempts: []attempt{{"w", fold.StateSuccess, s(0), s(1)}},
