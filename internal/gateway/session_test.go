@@ -135,6 +135,19 @@ func TestUnknownTypeIsSkipped(t *testing.T) {
 	}
 }
 
+// TestBatchWithoutAnObjectIsADeadLetter: it is answered, so that its agent does not send it for ever.
+func TestBatchWithoutAnObjectIsADeadLetter(t *testing.T) {
+	b := startWhole(t, storetest.SQLite(t), time.Now)
+	p := b.dial(t, newHello("a"))
+	p.write(p.signUnknown(t, b, wire.TypeEventBatch, `[1]`))
+	p.wantAck("x")
+	var reason, frame string
+	err := b.sql.QueryRowContext(t.Context(), `SELECT reason, frame_id FROM dead_letters WHERE project_id = $1`, b.project).Scan(&reason, &frame)
+	if err != nil || reason == "" || frame != "x" {
+		t.Errorf("dead letter: %q of frame %q, %v; want one of frame x", reason, frame, err)
+	}
+}
+
 // signUnknown signs a frame of a type or payload that Sign refuses, numbered after all that p has sent.
 func (p *process) signUnknown(t *testing.T, b *brain, typ, payload string) []byte {
 	t.Helper()
@@ -263,7 +276,7 @@ func TestFailedCommitIsNotAcked(t *testing.T) {
 func TestBackPressure(t *testing.T) {
 	hold := make(chan struct{})
 	k := &taker{hold: hold}
-	b := start(t, storetest.SQLite(t), gateway.Options{Ingest: k, Limits: gateway.Limits{IdleTimeout: 300 * time.Millisecond, PingInterval: 50 * time.Millisecond}})
+	b := start(t, storetest.SQLite(t), gateway.Options{Ingest: k, Limits: gateway.Limits{IdleTimeout: 2 * time.Second, PingInterval: 50 * time.Millisecond}})
 	t.Cleanup(k.wg.Wait)
 	p := b.dial(t, newHello("a"))
 	const frames = 3000
@@ -280,7 +293,7 @@ func TestBackPressure(t *testing.T) {
 			sent <- i
 		}
 	}()
-	stuck := time.NewTimer(time.Second) // longer than the idle timeout
+	stuck := time.NewTimer(2500 * time.Millisecond) // longer than the idle timeout
 	defer stuck.Stop()
 	n := 0
 wait:
@@ -491,6 +504,36 @@ func TestAgentThatNeverReads(t *testing.T) {
 		t.Fatal("the connection was not cut")
 	}
 	until(t, "the end of the connection", func() bool { return b.Connections() == 0 })
+}
+
+// TestDatabaseAwayDuringASession: the connection goes on, and what could not be written is written when the database is
+// back: signs of life, and the end of a connection.
+func TestDatabaseAwayDuringASession(t *testing.T) {
+	storetest.EachURL(t, func(t *testing.T, url string) {
+		b := start(t, url, gateway.Options{Limits: gateway.Limits{TouchEvery: 20 * time.Millisecond}})
+		stays, goes := b.dial(t, newHello("stays")), b.dial(t, newHello("goes"))
+		b.exec(t, `ALTER TABLE agent_workers RENAME TO agent_workers_gone`)
+		away := store.TimeOf(time.Now())
+		stays.send(wire.TypeAgentStatus, "as_1", `{"buffer_depth":7}`)
+		if err := goes.ws.Close(websocket.StatusNormalClosure, ""); err != nil {
+			t.Fatal(err)
+		}
+		until(t, "the failures", func() bool {
+			log := b.log.String()
+			return strings.Contains(log, "signs of life not written") && strings.Contains(log, "ended connections not written")
+		})
+		b.exec(t, `ALTER TABLE agent_workers_gone RENAME TO agent_workers`)
+		until(t, "what could not be written", func() bool {
+			list, err := b.store.AgentWorkers(t.Context(), b.project, "", store.TimeOf(time.Now()), 10)
+			if err != nil || len(list) != 2 {
+				t.Fatalf("%d processes, %v; want 2", len(list), err)
+			}
+			return *list[0].WorkerID == "stays" && !list[0].LastSeenAt.Before(away.Time) && strings.Contains(string(list[0].Status), `"buffer_depth":7`) &&
+				list[1].State == store.Offline
+		})
+		stays.send(wire.TypeEventBatch, "ev_1", event(1))
+		stays.wantAck("ev_1")
+	})
 }
 
 // TestLessonE18StatusFramesAreCapped: at line rate they are one row's newest value, not a row each.

@@ -26,6 +26,9 @@ func (c *conn) take(raw []byte) {
 	}
 	c.server.Metrics.Frame(f.Type)
 	if err != nil {
+		if f.Type == wire.TypeEventBatch && f.ID != "" { // else its agent sends it for ever
+			c.takeEvents(f, []byte(notAnObject), at)
+		}
 		return
 	}
 	switch f.Type {
@@ -43,6 +46,9 @@ func (c *conn) take(raw []byte) {
 		}
 	}
 }
+
+// notAnObject stands for a batch whose payload is none, so that it becomes a dead letter and is answered.
+const notAnObject = `{"events":"the payload of this frame was not an object"}`
 
 // skips decides about a frame that is not usable: whether it shows life and is skipped, or else whether the connection
 // ends.
