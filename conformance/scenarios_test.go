@@ -287,7 +287,7 @@ func (l *lab) killedUnderLoad(t *testing.T) {
 		return "success"
 	}
 	// An agent resends what was not acknowledged at the latest 91 s after it was sent.
-	within(t, 2*patience, "the brain knows how each task ended", func() (bool, string) {
+	within(t, patience, "the brain knows how each task ended", func() (bool, string) {
 		all := l.brain.tasks(t)
 		open, byState, example := 0, map[string]int{}, ""
 		for _, id := range ids {
