@@ -22,7 +22,6 @@ app.conf.update(
     broker_connection_retry_on_startup=True,
 )
 
-# A retry comes after more than a second: Celery's own events of a start and of the end before it may change places by less.
 truth = redis.Redis.from_url(REDIS)
 
 
@@ -41,6 +40,9 @@ def add(self, a, b):
 def fail(self, text):
     count(self, "failed")
     raise ValueError(text)
+
+
+# A retry comes after more than a second: Celery's own events of a start and of the end before it may change places by less.
 
 
 @app.task(bind=True, max_retries=10)
