@@ -171,6 +171,8 @@ func (s *Server) problemOf(ctx context.Context, err error) *problem {
 		return &one
 	case errors.As(err, &weak):
 		return s.problemOf(ctx, invalidFor("body.password", weak.Code, weak.Message))
+	case errors.Is(err, auth.ErrBusy):
+		return &problem{status: http.StatusServiceUnavailable, code: "busy", message: err.Error() + "; try again", retry: time.Second, details: because("busy")}
 	case errors.Is(err, store.ErrNotFound):
 		return notFound("there is none")
 	case errors.Is(err, store.ErrConflict):

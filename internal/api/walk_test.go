@@ -363,3 +363,40 @@ func TestRefusalsReachTheLog(t *testing.T) {
 		<-done
 	})
 }
+
+// matrix says, once more and by hand, who may call what, so that a slip in the table does not pass as a decision:
+// n without credentials, s logged in without a role there, v viewer, a auditor, o operator, m admin of the project,
+// g global admin.
+var matrix = map[string]string{
+	"setup-status": "svaomg", "complete-setup": "nsvaomg", "login": "nsvaomg", "password-policy": "nsvaomg", "get-health": "nsvaomg", "get-readiness": "nsvaomg",
+	"logout": "svaomg", "me": "svaomg", "change-password": "svaomg", "list-sessions": "svaomg", "revoke-other-sessions": "svaomg", "revoke-session": "svaomg",
+	"list-users": "g", "create-user": "g", "create-project": "g", "update-project": "g",
+	"list-projects": "svaomg", "get-home": "svaomg", "list-recent-failures": "svaomg", "get-system": "svaomg",
+	"get-project": "vaomg", "list-agents": "vaomg", "list-agent-workers": "vaomg", "list-tasks": "vaomg", "get-task": "vaomg", "list-attempts": "vaomg",
+	"list-events": "vaomg", "list-refused-events": "vaomg", "list-workers": "vaomg", "get-worker": "vaomg", "list-queues": "vaomg", "get-stats": "vaomg",
+	"list-memberships": "mg", "add-membership": "mg", "mint-agent": "mg", "revoke-agent": "mg",
+	"list-audit": "amg",
+}
+
+// TestWhoMayDoWhat compares the table with the matrix.
+func TestWhoMayDoWhat(t *testing.T) {
+	for _, rt := range api.New(api.Options{}).Routes() {
+		want, known := matrix[rt.ID]
+		if !known {
+			t.Errorf("%s: not in the matrix of this test; decide who may call it", rt.ID)
+			continue
+		}
+		got := ""
+		for i, c := range []caller{
+			{}, {email: "x"}, {email: "x", role: auth.Viewer}, {email: "x", role: auth.Auditor}, {email: "x", role: auth.Operator},
+			{email: "x", role: auth.Admin}, {email: "x", global: true},
+		} {
+			if c.want(rt) == 0 {
+				got += "nsvaomg"[i : i+1]
+			}
+		}
+		if got != want {
+			t.Errorf("%s: got %s, want %s", rt.ID, got, want)
+		}
+	}
+}

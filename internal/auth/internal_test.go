@@ -2,6 +2,8 @@ package auth
 
 import (
 	"context"
+	"errors"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -43,6 +45,29 @@ func TestAWaiterForAHashGivesUpWithItsRequest(t *testing.T) {
 	if err := p.VerifyNobody(ctx, "x"); err == nil {
 		t.Error("got nil, want the end of the request")
 	}
+}
+
+func TestTooManyWaitersAreTurnedAway(t *testing.T) {
+	p := NewPasswords(Policy{}, cheap, 1)
+	p.slots <- struct{}{} // somebody computes for ever
+	p.queue <- struct{}{}
+	ctx, cancel := context.WithCancel(t.Context())
+	var wg sync.WaitGroup
+	for range maxWaiting {
+		wg.Go(func() {
+			if err := p.VerifyNobody(ctx, "x"); !errors.Is(err, context.Canceled) {
+				t.Errorf("a waiter: got %v, want the end of its request", err)
+			}
+		})
+	}
+	for len(p.queue) < cap(p.queue) {
+		runtime.Gosched()
+	}
+	if err := p.VerifyNobody(ctx, "x"); !errors.Is(err, ErrBusy) {
+		t.Errorf("one more: got %v, want ErrBusy", err)
+	}
+	cancel()
+	wg.Wait()
 }
 
 // TestLessonC11: an account that does not exist costs exactly the work of one that does.

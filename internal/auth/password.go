@@ -34,22 +34,31 @@ const (
 	maxTime   = 16
 )
 
-// ErrHash says that a stored password hash can't be read.
-var ErrHash = errors.New("not an argon2id hash")
+// What a caller can tell apart.
+var (
+	ErrHash = errors.New("not an argon2id hash")
+	ErrBusy = errors.New("too many passwords are being checked")
+)
+
+// maxWaiting is how many callers wait for their turn: about three seconds of work for two cores. More are told to come
+// back.
+const maxWaiting = 64
 
 // Passwords makes and checks password hashes. At most a fixed number is computed at once: each takes Cost.Memory.
 type Passwords struct {
 	Policy Policy
 
 	cost    Cost
-	slots   chan struct{}
-	nobody  string // the hash of no password, of the same cost as a real one
-	derived func() // told of each hash that is computed; nil but in tests
+	slots   chan struct{} // one is taken by each hash that is computed
+	queue   chan struct{} // one is taken by each caller that computes or waits
+	nobody  string        // the hash of no password, of the same cost as a real one
+	derived func()        // told of each hash that is computed; nil but in tests
 }
 
 // NewPasswords returns Passwords that compute at most atOnce hashes at a time.
 func NewPasswords(policy Policy, cost Cost, atOnce int) *Passwords {
-	p := &Passwords{Policy: policy, cost: cost, slots: make(chan struct{}, max(atOnce, 1))}
+	atOnce = max(atOnce, 1)
+	p := &Passwords{Policy: policy, cost: cost, slots: make(chan struct{}, atOnce), queue: make(chan struct{}, atOnce+maxWaiting)}
 	p.nobody = encodeHash(cost, random(saltSize), random(hashSize))
 	return p
 }
@@ -94,8 +103,14 @@ func (p *Passwords) VerifyNobody(ctx context.Context, password string) error {
 	return err
 }
 
-// derive waits for a slot, or for ctx to end.
+// derive waits for a slot, or for ctx to end; it is ErrBusy when too many wait already.
 func (p *Passwords) derive(ctx context.Context, password string, salt []byte, c Cost, size uint32) ([]byte, error) {
+	select {
+	case p.queue <- struct{}{}:
+	default:
+		return nil, ErrBusy
+	}
+	defer func() { <-p.queue }()
 	select {
 	case p.slots <- struct{}{}:
 	case <-ctx.Done():

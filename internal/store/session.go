@@ -86,8 +86,8 @@ func (tx *Tx) CreateSession(ctx context.Context, n NewSession) (Session, error) 
 	var out Session
 	err := tx.QueryRowContext(ctx, `INSERT INTO sessions (id, user_id, csrf_token, remembered, issued_at, expires_at, last_seen_at, ip, user_agent)
 		VALUES ($1, $2, $3, $4, $5, $6, $5, $7, $8) RETURNING `+sessionColumns,
-		id.New(tx.now.Time), n.User, n.CSRF, n.Remembered, tx.now, TimeOf(tx.now.Add(n.Lifetime)), textOrNull(storable(n.IP, maxUserAgent)),
-		textOrNull(storable(n.UserAgent, maxUserAgent))).Scan(out.fields()...)
+		id.New(tx.now.Time), n.User, n.CSRF, n.Remembered, tx.now, TimeOf(tx.now.Add(n.Lifetime)), textOrNull(fitting(n.IP, maxUserAgent)),
+		textOrNull(fitting(n.UserAgent, maxUserAgent))).Scan(out.fields()...)
 	return out, wrap("create session", err)
 }
 
@@ -120,8 +120,8 @@ func (s *Store) TouchSession(ctx context.Context, session id.ID, now Time) error
 	return wrap("touch session", err)
 }
 
-// storable is text as both databases take it, cut to most bytes.
-func storable(text string, most int) string {
+// fitting is text as both databases take it, cut to most bytes.
+func fitting(text string, most int) string {
 	text = strings.ReplaceAll(strings.ToValidUTF8(text, "\uFFFD"), "\x00", "\uFFFD")
 	if len(text) <= most {
 		return text
