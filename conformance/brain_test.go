@@ -65,7 +65,7 @@ func (b *brain) start(t testing.TB) {
 	t.Helper()
 	out := logFile(t, b.home, "brain.log")
 	b.cmd = exec.Command(filepath.Join(root(t), "bin", "z4j-brain"), "serve")
-	b.cmd.Env, b.cmd.Dir, b.cmd.Stdout, b.cmd.Stderr = b.env, b.home, out, out
+	b.cmd.Env, b.cmd.Dir, b.cmd.Stdout, b.cmd.Stderr, b.cmd.SysProcAttr = b.env, b.home, out, out, ownGroup()
 	if err := b.cmd.Start(); err != nil {
 		t.Fatalf("start the brain (is it built? `make build`): %v", err)
 	}

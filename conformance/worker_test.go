@@ -54,7 +54,7 @@ func (l *lab) startRedis(t testing.TB) string {
 	dir, port := t.TempDir(), freePort(t)
 	out := logFile(t, dir, "redis.log")
 	cmd := exec.Command(program, "--port", strconv.Itoa(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--dir", dir)
-	cmd.Stdout, cmd.Stderr = out, out
+	cmd.Stdout, cmd.Stderr, cmd.SysProcAttr = out, out, ownGroup()
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -122,7 +122,7 @@ func (l *lab) launch(t testing.TB) {
 	l.worker = exec.Command(filepath.Join(l.venv, "bin", "celery"), "-A", "shop", "worker", "-E", "-P", "prefork", "-c", "2",
 		"-n", "w1@lab", "-Q", "celery,mail,süß", "--without-gossip", "--without-mingle", "-l", "INFO")
 	l.worker.Env, l.worker.Dir, l.worker.Stdout, l.worker.Stderr = l.environment(), l.dir, out, out
-	l.worker.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	l.worker.SysProcAttr = ownGroup()
 	if err := l.worker.Start(); err != nil {
 		t.Fatal(err)
 	}
