@@ -58,7 +58,7 @@ func playWith(t *testing.T, at time.Time, environ []string, fn func(t *testing.T
 	t.Helper()
 	storetest.EachURL(t, func(t *testing.T, url string) {
 		clock := apptest.NewClock(at)
-		b := apptest.Start(t, apptest.Options{Database: url, Environ: environ, Now: clock.Now})
+		b := apptest.Start(t, apptest.Options{Database: url, Environ: append([]string{"Z4J_METRICS_PUBLIC=true"}, environ...), Now: clock.Now})
 		f := &field{Brain: b, Client: b.Client, Clock: clock, Base: b.URL(), Database: url}
 		f.Client.Login(apptest.Email, apptest.Password)
 		fn(t, f)
@@ -68,10 +68,9 @@ func playWith(t *testing.T, at time.Time, environ []string, fn func(t *testing.T
 // lane is a project of its own in which one order of a case is played.
 type lane struct {
 	*apptest.Process
-	client *apptest.Client
-	slug   string
-	t      testing.TB
-	field  *field
+	slug  string
+	t     testing.TB
+	field *field
 }
 
 // lane makes a project with an agent and connects one process of it.
@@ -80,17 +79,18 @@ func (f *field) lane(t testing.TB, hello map[string]any) *lane {
 	f.lanes++
 	slug := "lane-" + strconv.Itoa(f.lanes)
 	f.Client.Project(slug)
-	l := &lane{Process: f.Client.Mint(slug, "agent", f.Clock.Now).Process(t, hello), client: f.Client, slug: slug, t: t, field: f}
+	l := &lane{Process: f.Client.Mint(slug, "agent", f.Clock.Now).Process(t, hello), slug: slug, t: t, field: f}
 	l.Connect(f.Base)
 	return l
 }
 
-// at moves the clock to a time of the case, and the process connects anew if it went far.
+// at moves the clock to a time of the case, and if it went far, process and client connect anew.
 func (l *lane) at(at time.Time) {
 	l.t.Helper()
 	far := at.Sub(l.field.Clock.Now()) > 10*time.Second
 	l.field.Clock.Set(at)
 	if far {
+		l.field.Client.Login(apptest.Email, apptest.Password)
 		l.Connect(l.field.Base)
 	}
 }
@@ -177,7 +177,7 @@ func moment(t testing.TB, text string, start time.Time) time.Time {
 // get asks for a path below the lane's project.
 func (l *lane) get(path string) map[string]any {
 	l.t.Helper()
-	return get(l.t, l.client, "/api/v1/projects/"+l.slug+path)
+	return get(l.t, l.field.Client, "/api/v1/projects/"+l.slug+path)
 }
 
 func get(t testing.TB, c *apptest.Client, path string) map[string]any {
@@ -237,7 +237,7 @@ func (l *lane) items(path string) []any {
 // bare are the rows of a list that has no envelope.
 func (l *lane) bare(path string) []any {
 	l.t.Helper()
-	rows, ok := answer(l.t, l.client, "/api/v1/projects/"+l.slug+path).([]any)
+	rows, ok := answer(l.t, l.field.Client, "/api/v1/projects/"+l.slug+path).([]any)
 	if !ok {
 		l.t.Fatalf("GET %s: no list", path)
 	}
@@ -484,7 +484,7 @@ func strip(v any) {
 // home is the lane's project on the home page.
 func (l *lane) home() map[string]any {
 	l.t.Helper()
-	projects, _ := get(l.t, l.client, "/api/v1/home/summary")["projects"].([]any)
+	projects, _ := get(l.t, l.field.Client, "/api/v1/home/summary")["projects"].([]any)
 	for _, p := range projects {
 		if p, ok := p.(map[string]any); ok && p["slug"] == l.slug {
 			return p
@@ -492,6 +492,12 @@ func (l *lane) home() map[string]any {
 	}
 	l.t.Fatalf("the home page has no project %s", l.slug)
 	return nil
+}
+
+// until waits for what the API is to show.
+func (l *lane) until(what string, ok func() bool) {
+	l.t.Helper()
+	apptest.Until(l.t, what, ok)
 }
 
 // task wants a task to have every member of want.

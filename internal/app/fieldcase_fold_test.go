@@ -65,7 +65,7 @@ func TestFieldCaseF05CleanUpAfterASuccess(t *testing.T) {
 				{"kind":"task.failed","remark":"hearsay","worker_name":"w-6"},{"kind":"task.succeeded","remark":null},{"kind":"task.started","remark":null}]`)
 			has(t, "stats", l.get("/stats"), `{"tasks_failed_24h":0,"tasks_succeeded_24h":1,"failure_rate_24h":0,"tasks_by_state":{"success":1}}`)
 			l.found("state=failure")
-			for _, row := range get(t, l.client, "/api/v1/home/recent-failures")["items"].([]any) {
+			for _, row := range get(t, l.field.Client, "/api/v1/home/recent-failures")["items"].([]any) {
 				if row.(map[string]any)["project_slug"] == l.slug {
 					t.Errorf("recent failures hold %v, want none of this project", row)
 				}

@@ -116,5 +116,8 @@ func (s *Server) Kill() {
 	_ = s.command.Wait()
 }
 
+// PID is the process.
+func (s *Server) PID() int { return s.command.Process.Pid }
+
 // Output is what the brain has logged so far.
 func (s *Server) Output() string { return s.out.String() }
