@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/z4j-go/z4j/internal/id"
+	"github.com/z4j-go/z4j/internal/redact"
 	"github.com/z4j-go/z4j/internal/store"
 )
 
@@ -137,7 +138,7 @@ func (b *beats) worker(s *Session, received int64, d *WorkerDetail) store.Worker
 			clear(b.hashes)
 		}
 		b.hashes[k] = h
-		row.Metadata = d.Metadata
+		row.Metadata = redact.JSON(d.Metadata) // arguments of running tasks and addresses of brokers stand there
 	}
 	return row
 }
