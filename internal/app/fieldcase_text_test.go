@@ -118,6 +118,13 @@ func TestFieldCaseF43NumbersThatAreNone(t *testing.T) {
 		l.until("both workers", func() bool { return len(l.bare("/workers")) == 2 })
 		has(t, "workers", l.bare("/workers?sort=name"), `[{"name":"celery@n1","concurrency":null,"load_average":null,"pid":12},{"name":"celery@n2","concurrency":4}]`)
 		l.agree()
+
+		// Names that no database takes as they are must not hold up the heartbeats of everybody else.
+		l.Heartbeat(map[string]string{"rq.queue_depths": `{"nul\u0000":7}`, "rq.worker_details": `{"w\u0000":{"active":["\u0000"],"active_queues":[{"name":"\u0000"}]}}`})
+		other := f.lane(t, nil)
+		other.Heartbeat(map[string]string{"celery.queue_depths": `{"fine":1}`})
+		l.until("the other heartbeat", func() bool { return len(other.bare("/queues")) == 1 })
+		l.until("the odd worker", func() bool { return len(l.bare("/workers")) == 3 })
 		walk(t, f, l)
 	})
 }

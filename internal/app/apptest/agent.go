@@ -261,12 +261,21 @@ func (p *Process) Heartbeat(health map[string]string) {
 	if err != nil {
 		p.t.Fatal(err)
 	}
-	raw, err := p.link.wire.Sign(nil, wire.TypeHeartbeat, "hb_"+id.Random().String()[:12], payload, p.Agent.Now())
+	p.Raw(wire.TypeHeartbeat, "hb_"+id.Random().String()[:8], string(payload))
+}
+
+// Raw signs and sends a frame that nobody acks.
+func (p *Process) Raw(typ, frame, payload string) {
+	p.t.Helper()
+	raw, err := p.link.wire.Sign(nil, typ, frame, []byte(payload), p.Agent.Now())
 	if err != nil {
 		p.t.Fatal(err)
 	}
 	p.transmit(raw)
 }
+
+// Garbage sends a message as it is.
+func (p *Process) Garbage(message string) { p.transmit([]byte(message)) }
 
 // write signs and sends a frame if there is a connection; when that breaks, the frame goes with the next one.
 func (p *Process) write(frame string) {
