@@ -140,7 +140,7 @@ func (c *conn) sendLocked(sign func(dst []byte) ([]byte, error)) {
 	defer outgoing.Put(buf)
 	raw, err := sign((*buf)[:0])
 	if err != nil {
-		c.server.Log.Error("frame not signed", "agent", c.agent, "error", err)
+		c.server.Log.Error("frame not signed", "agent", c.agent, "err", err)
 		c.end(wire.CloseInternal, "internal error")
 		return
 	}

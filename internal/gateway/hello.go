@@ -25,7 +25,7 @@ func (s *Server) hello(c *conn) *wire.Hello {
 		return &hello
 	}
 	if s.notices.due(c.agent, "hello", s.Now().UnixMicro()) {
-		s.Log.Warn("hello refused", "agent", c.agent, "name", c.name, "version", hello.AgentVersion, "error", bad)
+		s.Log.Warn("hello refused", "agent", c.agent, "name", c.name, "version", hello.AgentVersion, "err", bad)
 	}
 	if errors.Is(bad, wire.ErrVersion) {
 		c.end(wire.CloseVersion, "unsupported protocol version")
@@ -39,7 +39,7 @@ func (s *Server) hello(c *conn) *wire.Hello {
 // happens before the answer.
 func (s *Server) admit(c *conn, hello *wire.Hello, master []byte) bool {
 	if err := c.introduce(hello, master); err != nil {
-		s.Log.Error("session not started", "agent", c.agent, "error", err)
+		s.Log.Error("session not started", "agent", c.agent, "err", err)
 		c.end(wire.CloseInternal, "internal error")
 		return false
 	}
@@ -53,7 +53,9 @@ func (s *Server) admit(c *conn, hello *wire.Hello, master []byte) bool {
 	got := s.presence.connect(c, c.greeting(hello))
 	switch {
 	case got.err != nil:
-		s.Log.Warn("connection not written", "agent", c.agent, "error", got.err)
+		if s.notices.due(id.ID{}, "connect", s.Now().UnixMicro()) {
+			s.Log.Warn("agents' connections not written", "err", got.err)
+		}
 		c.end(wire.CloseInternal, "the database does not answer")
 		return false
 	case !got.taken: // revoked since the upgrade

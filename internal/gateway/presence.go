@@ -135,7 +135,7 @@ func (p *presence) endAll() {
 		err := p.server.Store.DisconnectSlots(ctx, group)
 		cancel()
 		if err != nil {
-			p.server.Log.Warn("ended connections not written", "count", len(ends), "error", err)
+			p.server.Log.Warn("ended connections not written", "count", len(ends), "err", err)
 			p.mu.Lock()
 			p.ends = append(ends, p.ends...)
 			p.ends = p.ends[max(0, len(p.ends)-maxEnds):]
@@ -161,7 +161,7 @@ func (p *presence) touchAll() {
 		losses, err := p.server.Store.TouchSlots(ctx, touches[:n])
 		cancel()
 		if err != nil {
-			p.server.Log.Warn("signs of life not written", "count", len(touches), "error", err)
+			p.server.Log.Warn("signs of life not written", "count", len(touches), "err", err)
 			for i, c := range conns {
 				c.untouch(touches[i])
 			}

@@ -57,7 +57,7 @@ func (c *conn) skips(err error, typ string, now time.Time) bool {
 	switch {
 	case errors.Is(err, wire.ErrUnknownType), errors.Is(err, wire.ErrContent):
 		if c.server.notices.due(c.agent, "skipped", now.UnixMicro()) {
-			c.server.Log.Warn("frame skipped", "agent", c.agent, "name", c.name, "version", c.version, "type", typ, "error", err)
+			c.server.Log.Warn("frame skipped", "agent", c.agent, "name", c.name, "version", c.version, "type", typ, "err", err)
 		}
 		return true
 	case errors.Is(err, wire.ErrHandshake): // unsigned: shows nothing, not even life
@@ -81,7 +81,7 @@ func (c *conn) skips(err error, typ string, now time.Time) bool {
 
 func (c *conn) fault(err error, now time.Time) {
 	if c.server.notices.due(c.agent, "fault", now.UnixMicro()) {
-		c.server.Log.Warn("frame refused", "agent", c.agent, "name", c.name, "version", c.version, "worker_id", c.slot.WorkerID, "error", err)
+		c.server.Log.Warn("frame refused", "agent", c.agent, "name", c.name, "version", c.version, "worker_id", c.slot.WorkerID, "err", err)
 	}
 }
 
