@@ -42,10 +42,10 @@ while read -r words; do
 done <"$work/commands"
 echo "docs: $(wc -l <"$work/commands") mentions of commands are known to the binary"
 
-# block N: the N-th shell block of the README, with our port.
+# block N [PAGE]: the N-th shell block of a page, the README if none is given, with our port.
 port=$((20000 + $$ % 10000))
 block() {
-	awk -v want="$1" '/^```sh$/ { n++; inside = n == want; next } /^```$/ { inside = 0 } inside' README.md | sed "s/7700/$port/g"
+	awk -v want="$1" '/^```sh$/ { n++; inside = n == want; next } /^```$/ { inside = 0 } inside' "${2:-README.md}" | sed "s/7700/$port/g"
 }
 here=$(pwd)
 GOMODCACHE=$(go env GOMODCACHE) GOCACHE=$(go env GOCACHE)
@@ -73,10 +73,22 @@ sh -eu "$work/second.sh" || fail "the README's second block"
 	block 6 | sed 's/curl -sS/curl -fsS/'
 } >"$work/third.sh"
 grep -q auth/login "$work/third.sh" && grep -q 'state=failure' "$work/third.sh" || fail "the README's blocks 3 and 6 are not what they were"
+{
+	echo 'brain=http://127.0.0.1:'"$port"'/api/v1; csrf=$(awk '"'"'$6 ~ /z4j_csrf$/ { print $7 }'"'"' jar)'
+	block 3 docs/getting-started.md | grep '/projects$'
+	echo 'echo'
+	block 5 docs/getting-started.md | grep -v '<task id>' | sed 's/curl -sS/curl -fsS/; s/ *#.*//; s/$/; echo/'
+} >"$work/fourth.sh"
+[ "$(grep -c 'curl' "$work/fourth.sh")" -ge 8 ] || fail "docs/getting-started.md: its third and fifth block are not what they were"
+block 6 docs/getting-started.md >"$work/fifth.sh"
+grep -q 'users create' "$work/fifth.sh" || fail "docs/getting-started.md: its sixth block is not the one that makes another account"
 cd "$work" # where the jar of cookies goes
 sh -eu "$work/third.sh" >"$work/answers" 2>&1 || fail "the README's curl lines: $(cat "$work/answers")"
 for want in '"token":' '"hmac_secret":' '"items":'; do
 	tr -d ' ' <"$work/answers" | grep -q "$want" || fail "the README's curl lines: no $want in $(cat "$work/answers")"
 done
+sh -eu "$work/fourth.sh" >"$work/answers" 2>&1 || fail "the curl lines of docs/getting-started.md: $(cat "$work/answers")"
+grep -q '"slug":"shop"' "$work/answers" || fail "docs/getting-started.md made no project: $(cat "$work/answers")"
 cd "$here"
-echo "docs: the README's commands make an account, log in, mint an agent and list tasks"
+sh -eu "$work/fifth.sh" >"$work/answers" 2>&1 || fail "the second account of docs/getting-started.md: $(cat "$work/answers")"
+echo "docs: the README's commands make an account, log in, mint an agent and list tasks; so do those of docs/getting-started.md"
