@@ -53,7 +53,7 @@ type Kind struct {
 var catalogue = map[Action]Kind{
 	SystemInstalled:     {Target: "system", Details: []string{"kid", "public_key", "generation", "version"}},
 	SystemMigrated:      {Target: "system", Details: []string{"from", "to", "version"}},
-	SystemSecretChanged: {Target: "system", Details: []string{"secret"}},
+	SystemSecretChanged: {Target: "system", Details: []string{"setting"}},
 
 	SetupAttempt:   {Target: "setup"},
 	SetupCompleted: {Target: "user", Person: true, Details: []string{"project_id", "project_slug", "via"}},

@@ -13,6 +13,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/z4j-go/z4j/internal/audit"
+	"github.com/z4j-go/z4j/internal/redact"
 )
 
 // seal makes the second row of a chain out of f.
@@ -53,6 +54,9 @@ func TestCatalogue(t *testing.T) {
 		details := map[string]any{}
 		for _, d := range append(kind.Details, kind.Personal...) {
 			details[d] = "x"
+			if redact.Key(d) {
+				t.Errorf("%s: the detail %q has the name of a secret and would be masked", text, d)
+			}
 		}
 		c := newChain(t, secretA)
 		row := c.add(t, audit.Facts{Action: audit.Action(text), Actor: audit.Actor{Kind: audit.CLI}, Target: audit.Target{Label: "who"}, Details: details})

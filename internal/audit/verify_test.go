@@ -136,6 +136,9 @@ func TestFlipEveryPersonalField(t *testing.T) {
 	rows, parts := c.clone()
 	parts[1] = []audit.Personal{{Seq: 1, Role: audit.RoleActor, JSON: audit.Some("{}")}}
 	expect(t, "a part added", walk(c.keys(), nil, rows, parts), 1, 1, audit.PersonalEdited)
+	rows, parts = c.clone()
+	parts[2] = append(parts[2], audit.Personal{Seq: 2, Role: "nobody"})
+	expect(t, "a part of nobody added", walk(c.keys(), nil, rows, parts), 1, 2, audit.PersonalEdited)
 }
 
 func TestRowsMoved(t *testing.T) {
@@ -354,8 +357,56 @@ func TestErasureInAPart(t *testing.T) {
 		w.Row(&rows[i], parts[rows[i].Seq])
 	}
 	expect(t, "in the whole chain there is no such entry", w.Finish(3), 1, 4, audit.PersonalMissing)
+	c := sample(t)
+	c.add(t, audit.Facts{Action: audit.Erased, Actor: audit.Actor{Kind: audit.CLI}, Details: map[string]any{"count": "two"}})
+	expect(t, "an erasure that doesn't say what", walk(c.keys(), nil, c.rows, c.parts), 1, 8, audit.PersonalMissing)
 	parts[3][0] = audit.Personal{Seq: 3, Role: parts[3][0].Role, ErasedBy: 4}
 	expect(t, "one part more is gone", walk([]audit.Key{key}, nil, rows, parts), 1, 4, audit.PersonalMissing)
+}
+
+// TestErasureIsExact: the entry tells which parts were erased, not only how many; behind a prune it can tell of more.
+func TestErasureIsExact(t *testing.T) {
+	erased := func(claim int, lines string, seqs ...int64) ([]audit.Row, map[int64][]audit.Personal) {
+		c := sample(t)
+		c.add(t, audit.Facts{Action: audit.Erased, Actor: audit.Actor{Kind: audit.CLI}, Details: map[string]any{"count": claim, "sha256": sum(lines)}})
+		rows, parts := c.clone()
+		for _, seq := range seqs {
+			parts[seq][0] = audit.Personal{Seq: seq, Role: audit.RoleActor, ErasedBy: c.head().Seq}
+		}
+		return rows, parts
+	}
+	two := audit.ErasureLine(3, audit.RoleActor) + audit.ErasureLine(5, audit.RoleActor)
+	for _, tt := range []struct {
+		name  string
+		from  int64
+		claim int
+		lines string
+		seqs  []int64
+		exit  int
+		notes int
+	}{
+		{"exactly these", 1, 2, two, []int64{3, 5}, 0, 0},
+		{"as many, but another", 1, 2, two, []int64{2, 5}, 1, 0},
+		{"one of the two is there again", 1, 2, two, []int64{5}, 1, 0},
+		{"one more", 1, 2, two, []int64{2, 3, 5}, 1, 0},
+		{"from the middle: one is before", 4, 2, two, []int64{3, 5}, 0, 1},
+		{"from the middle: one more than was erased", 4, 1, audit.ErasureLine(5, audit.RoleActor), []int64{5, 6}, 1, 0},
+		{"from the middle: as many, but another", 4, 1, audit.ErasureLine(5, audit.RoleActor), []int64{6}, 1, 0},
+	} {
+		rows, parts := erased(tt.claim, tt.lines, tt.seqs...)
+		v := audit.NewVerifier([]audit.Key{newKey(t, secretA)})
+		if tt.from > 1 {
+			v.BeginAt(tt.from)
+			v.Seed(&rows[0])
+		}
+		for i := range rows[tt.from-1:] {
+			r := &rows[int(tt.from)-1+i]
+			v.Row(r, parts[r.Seq])
+		}
+		if r := v.Finish(int64(len(rows)) - tt.from + 1); r.Exit() != tt.exit || len(r.Notes) != tt.notes {
+			t.Errorf("%s: exit %d, notes %q, %+v; want %d and %d notes", tt.name, r.Exit(), r.Notes, r.First, tt.exit, tt.notes)
+		}
+	}
 }
 
 // TestDroppingAnyFieldBreaks takes each field out of a signed body: it is no body any more, and not what was signed.

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"slices"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/z4j-go/z4j/internal/audit"
 	"github.com/z4j-go/z4j/internal/id"
@@ -97,11 +98,19 @@ func (f *AuditFilter) conditions(w *where) {
 	for _, c := range []struct{ column, value string }{
 		{"action{C}", f.Action}, {"actor_id", f.Actor}, {"outcome", f.Outcome}, {"target_id", f.Target},
 	} {
-		if c.value != "" {
+		switch {
+		case c.value == "":
+		case !isStorable(c.value): // no entry has it, and Postgres would refuse to look
+			w.and("1 = 0")
+		default:
 			w.and(c.column+" = ?", c.value)
 		}
 	}
-	if f.Prefix != "" { // a range, since LIKE would not use the index
+	switch {
+	case f.Prefix == "":
+	case !isStorable(f.Prefix):
+		w.and("1 = 0")
+	default: // a range, since LIKE would not use the index
 		w.and("action{C} >= ?", f.Prefix)
 		w.and("action{C} < ?", f.Prefix+"\U0010ffff")
 	}
@@ -112,6 +121,8 @@ func (f *AuditFilter) conditions(w *where) {
 		w.and("ts < ?", *f.To)
 	}
 }
+
+func isStorable(s string) bool { return utf8.ValidString(s) && strings.IndexByte(s, 0) < 0 }
 
 // withPersonal makes entries of rows, which are those of one page.
 func (s *Store) withPersonal(ctx context.Context, rows []audit.Row) ([]AuditEntry, error) {

@@ -141,10 +141,19 @@ func TestAuditLog(t *testing.T) {
 		}
 		p := got[0]
 		for _, tt := range []struct{ name, got, want string }{
-			{"action", p.Action, "project.created"}, {"actor_label", *p.ActorLabel, "ann@example.org"}, {"ip", *p.IP, "203.0.113.7"},
-			{"source_ip", *p.SourceIP, "203.0.113.7"}, {"user_agent", *p.UserAgent, "curl/8"}, {"target_label", *p.TargetLabel, "shop"},
-			{"project_label", *p.ProjectLabel, "shop"}, {"details", string(p.Details), `{"slug":"shop"}`}, {"metadata", string(p.Metadata), `{"slug":"shop"}`},
-			{"result", p.Result, "success"}, {"user_id", *p.UserID, "u1"}, {"request_id", *p.RequestID, "r7"}, {"occurred_at", p.OccurredAt.String(), p.TS.String()},
+			{"action", p.Action, "project.created"},
+			{"actor_label", *p.ActorLabel, "ann@example.org"},
+			{"ip", *p.IP, "203.0.113.7"},
+			{"source_ip", *p.SourceIP, "203.0.113.7"},
+			{"user_agent", *p.UserAgent, "curl/8"},
+			{"target_label", *p.TargetLabel, "shop"},
+			{"project_label", *p.ProjectLabel, "shop"},
+			{"details", string(p.Details), `{"slug":"shop"}`},
+			{"metadata", string(p.Metadata), `{"slug":"shop"}`},
+			{"result", p.Result, "success"},
+			{"user_id", *p.UserID, "u1"},
+			{"request_id", *p.RequestID, "r7"},
+			{"occurred_at", p.OccurredAt.String(), p.TS.String()},
 		} {
 			if tt.got != tt.want {
 				t.Errorf("%s: got %q, want %q", tt.name, tt.got, tt.want)
@@ -162,6 +171,8 @@ func TestAuditLog(t *testing.T) {
 			{"all", store.AuditFilter{}, 4},
 			{"an action", store.AuditFilter{Action: "user.created"}, 1},
 			{"a prefix", store.AuditFilter{Prefix: "auth."}, 1},
+			{"a prefix that is no text", store.AuditFilter{Prefix: "a\xff"}, 0},
+			{"an actor with NUL", store.AuditFilter{Actor: "u1\x00"}, 0},
 			{"a wildcard is no prefix", store.AuditFilter{Prefix: "au%"}, 0},
 			{"an actor", store.AuditFilter{Actor: "u1"}, 2},
 			{"an outcome", store.AuditFilter{Outcome: "deny"}, 1},
@@ -236,6 +247,32 @@ func TestLessonA10A11DeletedPersonsStayInTheLog(t *testing.T) {
 		}
 		if r := verifyStore(t, s, store.VerifyOptions{}); r.Exit() != 0 {
 			t.Errorf("exit %d, want 0", r.Exit())
+		}
+	})
+}
+
+// TestStartIsRecorded: what a start changes in an old database stands in its log, once.
+func TestStartIsRecorded(t *testing.T) {
+	storetest.EachURL(t, func(t *testing.T, url string) {
+		storetest.Open(t, url)
+		o := storetest.Options(url)
+		o.Secrets = func(context.Context, bool) (store.Secrets, error) {
+			s := storetest.Secrets
+			s.Master, s.PreviousMasters = []byte("another-master-secret-another-master-0001"), [][]byte{s.Master}
+			return s, nil
+		}
+		for range 2 {
+			s, err := store.Open(t.Context(), o)
+			if err != nil {
+				t.Fatal(err)
+			}
+			got := log(t, s, store.AuditFilter{})
+			if len(got) != 2 || got[0].Action != string(audit.SystemSecretChanged) || string(got[0].Details) != `{"setting":"Z4J_SECRET"}` {
+				t.Errorf("the log: %d entries, the newest %s %s; want that the secret changed behind the installation", len(got), got[0].Action, got[0].Details)
+			}
+			if err := s.Close(); err != nil {
+				t.Fatal(err)
+			}
 		}
 	})
 }

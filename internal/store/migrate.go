@@ -62,7 +62,11 @@ func (s *Store) prepare(ctx context.Context, o Options) (err error) {
 			return err
 		}
 	}
+	var news startNews
 	if o.Migrate {
+		if news, err = s.startNews(ctx, p, have, secrets); err != nil {
+			return err
+		}
 		if _, err := p.Up(ctx); err != nil {
 			return fmt.Errorf("migrate: %w", err)
 		}
@@ -79,7 +83,11 @@ func (s *Store) prepare(ctx context.Context, o Options) (err error) {
 	} else if pending, err := p.HasPending(ctx); err != nil || pending {
 		return errors.Join(err, ErrOldSchema)
 	}
-	return s.startChain(ctx, secrets, o.Migrate)
+	if err := s.startChain(ctx, secrets, o.Migrate); err != nil {
+		return err
+	}
+	s.recordNews(ctx, news)
+	return nil
 }
 
 func (s *Store) provider() (*goose.Provider, error) {
