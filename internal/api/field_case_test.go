@@ -3,6 +3,7 @@ package api_test
 import (
 	"encoding/json"
 	"fmt"
+	"net/http"
 	"net/url"
 	"strings"
 	"testing"
@@ -176,7 +177,7 @@ func TestF43(t *testing.T) {
 			}
 		}
 		for _, rt := range b.server.Routes() {
-			if rt.Method != "GET" {
+			if rt.Method != http.MethodGet {
 				continue
 			}
 			if got := root.do("GET", pathOf(rt), nil); got.status >= 500 {

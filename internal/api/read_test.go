@@ -78,8 +78,8 @@ func (b *brain) feed(root *client) *feed {
 	}}
 }
 
-// send sends one frame and waits for its answer.
-func (f *feed) send(events ...string) ingest.Outcome {
+// send sends one frame and waits until it is committed.
+func (f *feed) send(events ...string) {
 	f.t.Helper()
 	f.frames++
 	done := make(chan ingest.Outcome, 1)
@@ -94,7 +94,6 @@ func (f *feed) send(events ...string) ingest.Outcome {
 	if o.Err != nil {
 		f.t.Fatal(o.Err)
 	}
-	return o
 }
 
 // ev is an event as agents send it; ago is before the brain's now, and data are more fields of data.

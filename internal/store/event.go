@@ -45,19 +45,9 @@ const eventSlack = 24 * time.Hour
 
 // Events lists the events of one task, newest first.
 func (s *Store) Events(ctx context.Context, project id.ID, engine, taskID string, p Page) (Slice[Event], error) {
-	q, err := newestEvents.page(p)
+	q, folded, err := s.eventQuery(ctx, project, engine, taskID, p)
 	if err != nil {
 		return Slice[Event]{}, wrap("list events", err)
-	}
-	folded, err := s.folded(ctx, project, engine, taskID)
-	if err != nil {
-		return Slice[Event]{}, wrap("list events", err)
-	}
-	q.and("project_id = ?", project)
-	q.and("task_key = ?", id.ID(fold.TaskKey(engine, taskID)))
-	q.and("engine = ?", engine) // a UUID stands for itself in every engine
-	if folded != nil && folded.Task.FirstAt != 0 {
-		q.and("occurred_at >= ?", TimeOf(TimeAt(folded.Task.FirstAt).Add(-eventSlack))) // earlier partitions need no look
 	}
 	out, err := readPage(ctx, s, q, `SELECT `+eventColumns+` FROM events`, (*Event).fields, func(e *Event) []any { return []any{e.OccurredAt, e.ID} })
 	if err != nil || folded == nil {
@@ -82,6 +72,23 @@ func (s *Store) Events(ctx context.Context, project id.ID, engine, taskID string
 		}
 	}
 	return out, nil
+}
+
+// eventQuery is a page of a task's events; folded is nil where there is no such task.
+func (s *Store) eventQuery(ctx context.Context, project id.ID, engine, taskID string, p Page) (q *query, folded *fold.Result, err error) {
+	if q, err = newestEvents.page(p); err != nil {
+		return nil, nil, err
+	}
+	if folded, err = s.folded(ctx, project, engine, taskID); err != nil {
+		return nil, nil, err
+	}
+	q.and("project_id = ?", project)
+	q.and("task_key = ?", id.ID(fold.TaskKey(engine, taskID)))
+	q.and("engine = ?", engine) // a UUID stands for itself in every engine
+	if folded != nil && folded.Task.FirstAt != 0 {
+		q.and("occurred_at >= ?", TimeOf(TimeAt(folded.Task.FirstAt).Add(-eventSlack))) // earlier partitions need no look
+	}
+	return q, folded, nil
 }
 
 // folded folds the marks of a task's row again; nil where there is no such task.

@@ -66,8 +66,14 @@ func (s *Store) Analyze(ctx context.Context) error {
 	return err
 }
 
-// EventColumns are what a list of events reads.
-const EventColumns = eventColumns
+// ExplainEvents gives the plan of a page of a task's events.
+func (s *Store) ExplainEvents(ctx context.Context, project id.ID, engine, taskID string) (string, error) {
+	q, _, err := s.eventQuery(ctx, project, engine, taskID, Page{})
+	if err != nil {
+		return "", err
+	}
+	return s.Explain(ctx, `SELECT `+eventColumns+` FROM events`+q.conditions()+q.end(), q.args...)
+}
 
 // TaskCursor is the cursor at a task.
 func TaskCursor(task id.ID, back bool) string {

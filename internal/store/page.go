@@ -179,7 +179,7 @@ func (q *query) conditions() string {
 		marks := strings.Repeat(", ?", len(q.at.key))[2:]
 		q.and("("+q.list.columns+")"+compare+"("+marks+")", q.at.key...)
 	}
-	return q.where.sql.String()
+	return q.sql.String()
 }
 
 // end is the order and the limit of the page.

@@ -60,12 +60,31 @@ func TestHotListsUseIndexes(t *testing.T) {
 				plan, err := s.ExplainTasks(t.Context(), tt.filter)
 				checkPlan(t, statistics+tt.name, tt.index, plan, err)
 			}
-			events := `SELECT ` + store.EventColumns + ` FROM events WHERE project_id = $1 AND `
-			plan, err := s.Explain(t.Context(), events+`task_key = $2 AND occurred_at >= $3 ORDER BY occurred_at DESC, id DESC LIMIT 51`, project, project, store.TimeOf(t0))
-			checkPlan(t, statistics+"events of a task", "occurred_at", plan, err)
 			if err := s.Analyze(t.Context()); err != nil {
 				t.Fatal(err)
 			}
+		}
+	})
+}
+
+// TestEventsOfATaskPrunePartitions: days before the task's beginning are not looked at, and all its events are found.
+func TestEventsOfATaskPrunePartitions(t *testing.T) {
+	storetest.Each(t, func(t *testing.T, s *store.Store) {
+		now := t0.Add(time.Hour)
+		w := startWriter(t, s, now)
+		project := id.Random()
+		old, late := t0.Add(-20*24*time.Hour), t0.Add(-2*24*time.Hour)
+		tell(t, w, project, now, event("task.started", "older", "w", old, ``))
+		tell(t, w, project, now, event("task.received", "a", "w", late, ``), event("task.started", "a", "w", late.Add(time.Second), ``))
+		tell(t, w, project, now, event("task.succeeded", "a", "w", t0, ``))
+		page, err := s.Events(t.Context(), project, "celery", "a", store.Page{})
+		if err != nil || len(page.Items) != 3 {
+			t.Errorf("events: %d, %v; want 3", len(page.Items), err)
+		}
+		plan, err := s.ExplainEvents(t.Context(), project, "celery", "a")
+		checkPlan(t, "events of a task", "occurred_at", plan, err)
+		if day := "events_" + old.Format("2006_01_02"); strings.Contains(plan, day) {
+			t.Errorf("%s is looked at:\n%s", day, plan)
 		}
 	})
 }

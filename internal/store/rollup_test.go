@@ -3,6 +3,7 @@ package store_test
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -152,8 +153,7 @@ func TestEventsSayWhatTheFoldMadeOfThem(t *testing.T) {
 		}
 		var got []string
 		ids := map[id.ID]string{}
-		for i := len(page.Items) - 1; i >= 0; i-- {
-			e := page.Items[i]
+		for _, e := range slices.Backward(page.Items) {
 			ids[e.ID] = e.Kind + " of " + e.OccurredAt.String()[14:22]
 			remark := "counts"
 			if e.Remark != nil {

@@ -59,9 +59,15 @@ const taskColumns = `t.id, t.project_id, t.engine, t.task_id, t.name, t.queue, t
 
 func (t *Task) fields() []any {
 	return []any{
-		&t.ID, &t.ProjectID, &t.Engine, &t.TaskID, &t.Name, &t.Queue, stateName{&t.State}, &t.Priority,
+		&t.ID, &t.ProjectID, &t.Engine, &t.TaskID, &t.Name, &t.Queue,
+		stateName{&t.State},
+		&t.Priority,
 		&t.HasResult, &t.Reason, &t.AttemptCount, &t.RetryCount, &t.Deliveries, &t.CountsAtLeast, &t.ETA, &t.ReceivedAt, &t.StartedAt, &t.FinishedAt,
-		millis{&t.WaitMS}, millis{&t.RuntimeMS}, &t.WorkerName, &t.ParentTaskID, &t.RootTaskID, parsedJSON{&t.Tags}, &t.CreatedAt, &t.UpdatedAt,
+		millis{&t.WaitMS},
+		millis{&t.RuntimeMS},
+		&t.WorkerName, &t.ParentTaskID, &t.RootTaskID,
+		parsedJSON{&t.Tags},
+		&t.CreatedAt, &t.UpdatedAt,
 	}
 }
 
@@ -397,8 +403,14 @@ const attemptColumns = `number, state, worker, started_at, finished_at, wait_us,
 
 func (a *Attempt) fields() []any {
 	return []any{
-		&a.Number, stateName{&a.State}, &a.Worker, &a.StartedAt, &a.FinishedAt, millis{&a.WaitMS}, millis{&a.RuntimeMS}, &a.Retries,
-		rawJSON{&a.Result}, &a.HasResult, &a.Exception, &a.ExceptionMessage, &a.Traceback, &a.Reason,
+		&a.Number,
+		stateName{&a.State},
+		&a.Worker, &a.StartedAt, &a.FinishedAt,
+		millis{&a.WaitMS},
+		millis{&a.RuntimeMS},
+		&a.Retries,
+		rawJSON{&a.Result},
+		&a.HasResult, &a.Exception, &a.ExceptionMessage, &a.Traceback, &a.Reason,
 	}
 }
 

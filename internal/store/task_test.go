@@ -82,9 +82,9 @@ func walkTasksBack(t *testing.T, s *store.Store, project id.ID, name string, lim
 	t.Helper()
 	f := store.TaskFilter{Project: project, Name: name, Page: store.Page{Limit: limit}}
 	for {
-		part := make([]string, len(page.Items))
+		part := make([]string, 0, len(page.Items)+len(keys))
 		for i := range page.Items {
-			part[i] = page.Items[i].TaskID
+			part = append(part, page.Items[i].TaskID)
 		}
 		keys = append(part, keys...)
 		if page.Prev == nil {
@@ -348,7 +348,7 @@ func TestALongSearchIsCutAndGoesOn(t *testing.T) {
 				if on == nil {
 					return pages, page
 				}
-				cursor, last = *on, page
+				cursor = *on
 			}
 		}
 		pages, last := walk("", false)

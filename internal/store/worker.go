@@ -36,8 +36,13 @@ const workerColumns = `id, project_id, engine, name, hostname, pid, concurrency,
 func (w *Worker) fields() []any {
 	w.Queues = []string{}
 	return []any{
-		&w.ID, &w.ProjectID, &w.Engine, &w.Name, &w.Hostname, &w.PID, &w.Concurrency, parsedJSON{&w.Queues}, &w.LastHeartbeat, &w.StoppedAt,
-		parsedJSON{&w.LoadAverage}, &w.ActiveTasks, millis{&w.ClockOffsetMS}, &w.CreatedAt,
+		&w.ID, &w.ProjectID, &w.Engine, &w.Name, &w.Hostname, &w.PID, &w.Concurrency,
+		parsedJSON{&w.Queues},
+		&w.LastHeartbeat, &w.StoppedAt,
+		parsedJSON{&w.LoadAverage},
+		&w.ActiveTasks,
+		millis{&w.ClockOffsetMS},
+		&w.CreatedAt,
 	}
 }
 
