@@ -116,6 +116,21 @@ func TestMarks(t *testing.T) {
 			},
 		},
 		{
+			sentence: "numbers and times that one copy lacks are filled from the other, and the greater of two is kept",
+			marks: []fold.Mark{
+				received("w", 0), received("w", 0, eta(s(5)), retries(1)), received("w", 0, eta(s(4)), retries(2)), started("w", 9),
+				retried("w", 10, retryCount(4)), retried("w", 10, retryCount(5), runtime(sec)), retried("w", 10, runtime(2*sec)),
+			},
+			state: fold.StateRetry, attempts: []attempt{{"w", fold.StateRetry, s(9), s(10)}},
+			check: func(t *testing.T, b *brain) {
+				want(t, "eta", b.result.Task.ETA, s(5))
+				want(t, "wait", b.result.Task.WaitUS, 4*sec)
+				want(t, "retries", b.result.Attempts[0].Retries, int64(2))
+				want(t, "retry_count", b.result.Task.RetryCount, int32(5))
+				want(t, "run time", b.result.Task.RuntimeUS, 2*sec)
+			},
+		},
+		{
 			sentence: "of two different values the one with the longer JSON, then the greater text, is kept",
 			marks: []fold.Mark{
 				failed("w", 1, carries(fold.Payload{Exception: "zz", Traceback: "a", Result: []byte("[1]")}), about(fold.Fields{Name: "zz", Args: []byte("[1]")})),
