@@ -276,3 +276,20 @@ func (s *Store) insertAudit(ctx context.Context, tx *Tx, rows []sealed) error {
 	}
 	return s.insertAuditSQLite(ctx, tx, rows)
 }
+
+// TryAudit does what an audited change does, up to COMMIT, and takes it back: nil says that changes can be made now.
+func (s *Store) TryAudit(ctx context.Context) error {
+	tx, err := s.begin(ctx)
+	if err != nil {
+		return wrap("begin", err)
+	}
+	defer tx.end()
+	e := audit.New(audit.Facts{Action: audit.SystemMigrated, Actor: audit.Actor{Kind: audit.System, Label: "a try"}})
+	release, err := s.append(ctx, tx, appending{key: s.chain.signer(), entries: func(head) []audit.Entry { return []audit.Entry{e} }})
+	if err != nil {
+		return s.settle(ctx, tx, err)
+	}
+	tx.end()
+	release(errUnrecorded) // it was not committed, so nothing is remembered
+	return nil
+}
