@@ -278,6 +278,30 @@ func TestKeys(t *testing.T) {
 			c.add(t, f)
 			c.add(t, login(1))
 		}, 3, 0, ""},
+		{"a retirement without a name", []audit.Key{a}, func(c *chain) {
+			c.add(t, audit.Facts{Action: audit.KeyRetired, Actor: audit.Actor{Kind: audit.CLI}, Details: map[string]any{"reason": "x"}})
+		}, 1, 3, audit.KeyOutOfTime},
+		{"a retirement without details", []audit.Key{a}, func(c *chain) {
+			c.add(t, audit.Facts{Action: audit.KeyRetired, Actor: audit.Actor{Kind: audit.CLI}})
+		}, 1, 3, audit.KeyOutOfTime},
+		{"a key retired before it came", []audit.Key{a, b}, func(c *chain) {
+			c.add(t, audit.Facts{Action: audit.KeyRetired, Actor: audit.Actor{Kind: audit.CLI}, Details: map[string]any{"kid": b.KID()}})
+			f := introduce(a, b, b.KID(), c.head().RowHMAC)
+			c.key = b
+			c.add(t, f)
+			c.add(t, login(1))
+		}, 0, 0, ""},
+		{"a key retired twice: the first counts", []audit.Key{a, b}, func(c *chain) {
+			f := introduce(a, b, b.KID(), c.head().RowHMAC)
+			c.key = b
+			c.add(t, f)
+			c.add(t, retire)
+			c.key = a
+			c.add(t, login(1))
+			c.key = b
+			c.add(t, retire)
+		}, 1, 5, audit.KeyOutOfTime},
+		{"a key introduced again by itself", []audit.Key{a}, func(c *chain) { c.add(t, introduce(a, a, a.KID(), c.head().RowHMAC)) }, 0, 0, ""},
 		{"no key at all", nil, func(*chain) {}, 3, 0, ""},
 		{"adopted without proof", []audit.Key{a, b}, func(c *chain) { c.key = b; c.add(t, adopt); c.add(t, login(1)) }, 3, 0, ""},
 		{"a stranger's adoption, his key not given", []audit.Key{a}, func(c *chain) { c.key = b; c.add(t, adopt); c.add(t, login(1)) }, 3, 0, ""},
