@@ -11,6 +11,7 @@ import (
 
 	"github.com/z4j-go/z4j/internal/id"
 	"github.com/z4j-go/z4j/internal/redact"
+	"github.com/z4j-go/z4j/internal/redact"
 	"github.com/z4j-go/z4j/internal/store"
 )
 
@@ -75,6 +76,8 @@ func (w *Writer) flushBeats(ctx context.Context) {
 	if len(writes.WorkerBeats)+len(writes.QueueBeats) == 0 {
 		return
 	}
+	ctx, cancel := context.WithTimeout(ctx, attemptWithin)
+	defer cancel()
 	err := w.store.Ingest(ctx, func(tx *store.IngestTx) error { return tx.Write(ctx, writes) })
 	if err != nil {
 		w.beats.forget(writes)
@@ -133,7 +136,7 @@ func (b *beats) worker(s *Session, received int64, d *WorkerDetail) store.Worker
 	row.Queues = marshal(d.Queues, d.Queues == nil)
 	row.LoadAverage = marshal(d.LoadAverage, d.LoadAverage == nil)
 	k := workerKey{s.Project, d.Engine, d.Name}
-	if h := maphash.Bytes(b.seed, d.Metadata); b.hashes[k] != h && d.Metadata != nil {
+	if h := maphash.Bytes(b.seed, d.Metadata); d.Metadata != nil && b.hashes[k] != h {
 		if len(b.hashes) >= maxHashes {
 			clear(b.hashes)
 		}

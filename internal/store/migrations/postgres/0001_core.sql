@@ -117,8 +117,7 @@ CREATE TABLE agent_workers (
     created_at      timestamptz NOT NULL,
     updated_at      timestamptz NOT NULL,
     PRIMARY KEY (project_id, agent_id, has_worker_id, worker_id)
-);
-CREATE INDEX agent_workers_seen ON agent_workers (project_id, last_seen_at);
+) WITH (fillfactor = 80);
 
 -- A task: the fold of its marks (docs/decisions). What an attempt knows stands in attempts only.
 CREATE TABLE tasks (

@@ -118,7 +118,6 @@ CREATE TABLE agent_workers (
     updated_at      integer NOT NULL,
     PRIMARY KEY (project_id, agent_id, has_worker_id, worker_id)
 );
-CREATE INDEX agent_workers_seen ON agent_workers (project_id, last_seen_at);
 
 -- A task: the fold of its marks (docs/decisions). What an attempt knows stands in attempts only.
 CREATE TABLE tasks (
