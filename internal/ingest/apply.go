@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/z4j-go/z4j/internal/fold"
 	"github.com/z4j-go/z4j/internal/id"
@@ -38,8 +39,14 @@ type applier struct {
 	arena    []byte // marks of this group's tasks
 }
 
+// attemptWithin is how long one attempt to write a group may take: many statements that take all that the store gives
+// one. A database that was cut off without a word ends none of them.
+const attemptWithin = time.Minute
+
 // attempt writes the group once and returns how many events of each part were new.
 func (w *Writer) attempt(ctx context.Context, group []*part) ([]int, error) {
+	ctx, cancel := context.WithTimeout(ctx, attemptWithin)
+	defer cancel()
 	began := w.now()
 	a := &applier{accepted: make([]int, len(group))}
 	a.gather(group)
@@ -270,7 +277,7 @@ func (a *applier) attempts(ctx context.Context, tx *store.IngestTx, u *update, f
 			continue
 		}
 		row := attemptRow(u.old.TaskRef, at)
-		if !news && src.samePlace(at) {
+		if !news && fold.SamePayload(&a.before, &a.after, at.Number) {
 			row.KeepPayload = true
 		} else {
 			p, err := src.payload(ctx, tx, at)
@@ -292,14 +299,14 @@ func attemptRow(ref store.TaskRef, at *fold.Attempt) store.AttemptRow {
 	return row
 }
 
-// looseEnds keeps the payloads that stand in no attempt's row alone.
+// looseEnds keeps the payloads that don't stand in one attempt's row alone, each in a row of its own.
 func (a *applier) looseEnds(ctx context.Context, tx *store.IngestTx, u *update, src *payloadSource) error {
-	for i := range a.after.Notes {
-		n := &a.after.Notes[i]
-		if !n.Payload || (!src.isNews(n.Mark) && noted(&a.before, n.Mark)) {
+	before, after := a.before.SidePayloads(nil), a.after.SidePayloads(nil)
+	for _, k := range after {
+		if !src.isNews(k) && slices.Contains(before, k) {
 			continue
 		}
-		p, err := src.mark(ctx, tx, n.Mark)
+		p, err := src.mark(ctx, tx, k)
 		if err != nil {
 			return err
 		}
@@ -310,18 +317,14 @@ func (a *applier) looseEnds(ctx context.Context, tx *store.IngestTx, u *update, 
 		if err != nil {
 			return fmt.Errorf("write payload: %w", err)
 		}
-		a.writes.Payloads = append(a.writes.Payloads, store.MarkPayload{TaskRef: u.old.TaskRef, Mark: n.Mark.Append(nil), Payload: text})
+		a.writes.Payloads = append(a.writes.Payloads, store.MarkPayload{TaskRef: u.old.TaskRef, Mark: k.Append(nil), Payload: text})
 	}
-	for i := range a.before.Notes {
-		if n := &a.before.Notes[i]; n.Payload && !noted(&a.after, n.Mark) {
-			a.writes.Payloads = append(a.writes.Payloads, store.MarkPayload{TaskRef: u.old.TaskRef, Mark: n.Mark.Append(nil)})
+	for _, k := range before {
+		if !slices.Contains(after, k) {
+			a.writes.Payloads = append(a.writes.Payloads, store.MarkPayload{TaskRef: u.old.TaskRef, Mark: k.Append(nil)})
 		}
 	}
 	return nil
-}
-
-func noted(r *fold.Result, k fold.MarkKey) bool {
-	return slices.ContainsFunc(r.Notes, func(n fold.Note) bool { return n.Payload && n.Mark == k })
 }
 
 // sideRow is a payload's form in task_payloads.
@@ -350,16 +353,6 @@ func (s *payloadSource) isNews(k fold.MarkKey) bool { return s.update.payloads[k
 // news reports whether this group brought something for one of refs.
 func (s *payloadSource) news(refs []fold.PayloadRef) bool {
 	return len(s.update.payloads) > 0 && slices.ContainsFunc(refs, func(r fold.PayloadRef) bool { return s.isNews(r.Mark) })
-}
-
-// samePlace reports whether the attempt's row holds its payload already.
-func (s *payloadSource) samePlace(at *fold.Attempt) bool {
-	if i := int(at.Number) - 1; i < len(s.applier.before.Attempts) {
-		if b := &s.applier.before.Attempts[i]; b.Number == at.Number {
-			return slices.Equal(b.Payloads, at.Payloads)
-		}
-	}
-	return false
 }
 
 // payload joins the attempt's payload from its marks.
@@ -414,7 +407,7 @@ func (s *payloadSource) lookUp(k fold.MarkKey) (*fold.Payload, error) {
 	}
 	for i := range s.applier.before.Attempts {
 		b := &s.applier.before.Attempts[i]
-		if len(b.Payloads) > 0 && b.Payloads[0].Mark == k {
+		if len(b.Payloads) == 1 && b.Payloads[0].Mark == k {
 			if p, ok := s.stored.Attempts[b.Number]; ok {
 				q := fold.Payload(p)
 				return &q, nil

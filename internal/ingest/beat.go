@@ -11,7 +11,6 @@ import (
 
 	"github.com/z4j-go/z4j/internal/id"
 	"github.com/z4j-go/z4j/internal/redact"
-	"github.com/z4j-go/z4j/internal/redact"
 	"github.com/z4j-go/z4j/internal/store"
 )
 

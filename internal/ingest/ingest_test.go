@@ -296,3 +296,46 @@ func TestCloseAnswersWhatWasTaken(t *testing.T) {
 		}
 	})
 }
+
+// TestPayloadsOfEndsThatCloseNothingStay: what a revoke without an attempt says, and what two reports of one end say each,
+// is there in every order, and when a late start takes them apart again.
+func TestPayloadsOfEndsThatCloseNothingStay(t *testing.T) {
+	eachLab(t, func(t *testing.T, l *lab) {
+		events := []string{
+			ev("task.revoked", "p1", "", 5, `"reason":"nobody wants it"`),
+			ev("task.failed", "p2", "celery@n1", 10, `"exception":"E","exception_message":"short"`),
+			ev("task.failed", "p2", "celery@n1", 10.5, `"exception":"E","exception_message":"a longer one","traceback":"tb"`),
+			ev("task.started", "p2", "celery@n1", 10.2, ``),
+			ev("task.started", "p2", "celery@n1", 8, ``),
+			ev("task.succeeded", "p3", "celery@n1", 3, `"result":"1"`),
+			ev("task.failed", "p3", "celery@n2", 20, `"exception":"Abandoned"`),
+		}
+		var first map[string][][]string
+		rnd := rand.New(rand.NewPCG(3, 4))
+		for round := range 12 {
+			s := session("celery")
+			var frames [][]string
+			for _, i := range rnd.Perm(len(events)) {
+				frames = append(frames, []string{events[i]})
+			}
+			if round%2 == 0 {
+				for _, f := range frames {
+					l.send(s, l.now, f) // each a group of its own
+				}
+			} else {
+				l.send(s, l.now, frames...)
+			}
+			rows := l.rowsOf(s)
+			if first == nil {
+				first = rows
+				if len(rows["payloads"]) < 2 {
+					t.Errorf("side rows: %v, want the revoke's reason and the hearsay's exception", rows["payloads"])
+				}
+				continue
+			}
+			if diff := cmp.Diff(first, rows); diff != "" {
+				t.Fatalf("round %d, frames %v: rows differ:\n%s", round, frames, diff)
+			}
+		}
+	})
+}
