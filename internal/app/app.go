@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -79,7 +80,7 @@ func Start(ctx context.Context, o Options) (_ *Brain, err error) {
 	if b.Store, err = b.openStore(ctx); err != nil {
 		return nil, err
 	}
-	b.onStop("store", time.Second, func(context.Context) error { return b.Store.Close() })
+	b.onStop("store", time.Second, b.closeStore)
 
 	passwords := Passwords(c)
 	if err := b.firstAccount(ctx, passwords); err != nil {
@@ -158,8 +159,7 @@ func (b *Brain) unwind(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, StopTimeout)
 	defer cancel()
 	var errs []error
-	for i := len(b.stops) - 1; i >= 0; i-- {
-		s := b.stops[i]
+	for _, s := range slices.Backward(b.stops) {
 		part, end := context.WithTimeout(ctx, s.most)
 		began := b.Now()
 		if err := s.do(part); err != nil {
@@ -215,6 +215,18 @@ func (b *Brain) openStore(ctx context.Context) (*store.Store, error) {
 		err = fmt.Errorf("%w: start once without Z4J_AUTO_MIGRATE=false", err)
 	}
 	return s, err
+}
+
+// closeStore closes the database, but does not wait for ever for who still holds a connection.
+func (b *Brain) closeStore(limit context.Context) error {
+	done := make(chan error, 1)
+	go func() { done <- b.Store.Close() }()
+	select {
+	case err := <-done:
+		return err
+	case <-limit.Done():
+		return limit.Err()
+	}
 }
 
 // StoreSecrets are the secrets of c that the store needs.

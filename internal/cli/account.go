@@ -96,8 +96,7 @@ func (c *call) withStore(fn func(context.Context, *config.Config, *store.Store) 
 // hashed makes the hash of a new password; weak is the exit code if the policy refuses it.
 func hashed(ctx context.Context, cfg *config.Config, password string, weak int) (string, error) {
 	hash, err := app.Passwords(cfg).New(ctx, password)
-	var w *auth.WeakPassword
-	if errors.As(err, &w) {
+	if _, ok := errors.AsType[*auth.WeakPassword](err); ok {
 		return "", exit(weak, err)
 	}
 	return hash, err

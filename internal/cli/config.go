@@ -75,8 +75,7 @@ func (v *configValidateCmd) Run(c *call) error {
 		fmt.Fprintf(c.stderr, "z4j-brain: warning: %s\n", w)
 	}
 	var bad []config.Problem
-	var invalid *config.Invalid
-	if errors.As(err, &invalid) {
+	if invalid, ok := errors.AsType[*config.Invalid](err); ok {
 		bad = invalid.Problems
 	}
 	bad = append(bad, cfg.Unknown()...)

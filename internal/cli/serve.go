@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"os/signal"
 	"reflect"
@@ -30,9 +31,7 @@ Exit codes: 0 stopped, 1 could not start or go on, 2 wrong arguments or settings
 
 // Run runs the brain until a signal comes.
 func (s *serveCmd) Run(c *call) error {
-	for name, value := range given(s.settings) {
-		c.flags[name] = value
-	}
+	maps.Copy(c.flags, given(s.settings))
 	cfg, err := c.load(true) // they are logged
 	if err != nil {
 		return err

@@ -47,9 +47,19 @@ func (k *statusCmd) Run(c *call) error {
 		}
 		w := tabwriter.NewWriter(c.stdout, 0, 0, 2, ' ', 0)
 		for _, line := range [][2]string{
-			{"version", out.Version}, {"schema", strconv.FormatInt(schema, 10)}, {"environment", out.Environment}, {"home", out.Home}, {"database", out.Database},
-			{"users", amount(counts.Users)}, {"active sessions", amount(counts.ActiveSessions)}, {"projects", amount(counts.Projects)}, {"agents", amount(counts.Agents)},
-			{"tasks", amount(counts.Tasks)}, {"events", amount(counts.Events)}, {"dead letters", amount(counts.DeadLetters)}, {"audit rows", amount(counts.AuditRows)},
+			{"version", out.Version},
+			{"schema", strconv.FormatInt(schema, 10)},
+			{"environment", out.Environment},
+			{"home", out.Home},
+			{"database", out.Database},
+			{"users", amount(counts.Users)},
+			{"active sessions", amount(counts.ActiveSessions)},
+			{"projects", amount(counts.Projects)},
+			{"agents", amount(counts.Agents)},
+			{"tasks", amount(counts.Tasks)},
+			{"events", amount(counts.Events)},
+			{"dead letters", amount(counts.DeadLetters)},
+			{"audit rows", amount(counts.AuditRows)},
 		} {
 			fmt.Fprintf(w, "%s\t%s\n", line[0], line[1])
 		}

@@ -61,10 +61,14 @@ func TestLessonB19NothingHasToBeSet(t *testing.T) {
 		Port                                    int
 		Hosts                                   []string
 	}
-	got := facts{c.General.Home, c.General.Environment, c.Network.BindHost, c.Network.PublicURL, c.Database.URL.Reveal(),
-		c.General.LogLevel, c.General.LogFormat, c.Network.BindPort, c.Network.AllowedHosts}
-	want := facts{"/home/ann/.z4j", "dev", "127.0.0.1", "http://127.0.0.1:7700", "sqlite:/home/ann/.z4j/z4j.db", "info", "text", 7700,
-		[]string{"localhost", "127.0.0.1", "::1"}}
+	got := facts{
+		c.General.Home, c.General.Environment, c.Network.BindHost, c.Network.PublicURL, c.Database.URL.Reveal(),
+		c.General.LogLevel, c.General.LogFormat, c.Network.BindPort, c.Network.AllowedHosts,
+	}
+	want := facts{
+		"/home/ann/.z4j", "dev", "127.0.0.1", "http://127.0.0.1:7700", "sqlite:/home/ann/.z4j/z4j.db", "info", "text", 7700,
+		[]string{"localhost", "127.0.0.1", "::1"},
+	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
 	}
@@ -128,14 +132,26 @@ func TestEnvironmentFollowsFromTheBind(t *testing.T) {
 		{"localhost is dev", "localhost", nil, "dev", "http://localhost:7700", []string{"localhost", "127.0.0.1", "::1"}},
 		{"every address is production", "0.0.0.0", nil, "production", "http://box:7700", []string{"localhost", "127.0.0.1", "::1", "box", "10.1.2.3"}},
 		{"one address is production", "10.1.2.3", nil, "production", "http://10.1.2.3:7700", []string{"10.1.2.3"}},
-		{"loopback can be production", "127.0.0.1", []string{"Z4J_ENVIRONMENT=production", "Z4J_PUBLIC_URL=https://brain.example.com/"}, "production",
-			"https://brain.example.com", []string{"localhost", "127.0.0.1", "::1", "brain.example.com"}},
-		{"given hosts, and always that of the public URL", "::", []string{"Z4J_PUBLIC_URL=https://Brain.example.com", `Z4J_ALLOWED_HOSTS=["a.example","[2001:db8::1]"]`}, "production",
-			"https://Brain.example.com", []string{"a.example", "2001:db8::1", "brain.example.com"}},
+		{
+			"loopback can be production", "127.0.0.1",
+			[]string{"Z4J_ENVIRONMENT=production", "Z4J_PUBLIC_URL=https://brain.example.com/"},
+			"production",
+			"https://brain.example.com",
+			[]string{"localhost", "127.0.0.1", "::1", "brain.example.com"},
+		},
+		{
+			"given hosts, and always that of the public URL", "::",
+			[]string{"Z4J_PUBLIC_URL=https://Brain.example.com", `Z4J_ALLOWED_HOSTS=["a.example","[2001:db8::1]"]`},
+			"production",
+			"https://Brain.example.com",
+			[]string{"a.example", "2001:db8::1", "brain.example.com"},
+		},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			c, err := config.Load(config.Input{Environ: append([]string{"Z4J_HOME=" + t.TempDir(), "Z4J_BIND_HOST=" + tt.bind}, tt.environ...), Hostname: "box",
-				Addresses: []netip.Addr{netip.MustParseAddr("10.1.2.3"), netip.MustParseAddr("::1")}})
+			c, err := config.Load(config.Input{
+				Environ: append([]string{"Z4J_HOME=" + t.TempDir(), "Z4J_BIND_HOST=" + tt.bind}, tt.environ...), Hostname: "box",
+				Addresses: []netip.Addr{netip.MustParseAddr("10.1.2.3"), netip.MustParseAddr("::1")},
+			})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -517,7 +533,7 @@ func TestDocumentationIsGenerated(t *testing.T) {
 	const path = "../../docs/configuration.md"
 	want := config.Documentation()
 	if *update {
-		if err := os.WriteFile(path, []byte(want), 0o644); err != nil { //nolint:gosec // a page for everybody.
+		if err := os.WriteFile(path, []byte(want), 0o644); err != nil {
 			t.Fatal(err)
 		}
 	}

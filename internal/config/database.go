@@ -157,7 +157,7 @@ func (d DatabaseURL) local() bool {
 	if hosts == "" {
 		hosts = d.held().pg.Hostname()
 	}
-	for _, host := range strings.Split(hosts, ",") {
+	for host := range strings.SplitSeq(hosts, ",") {
 		if !strings.HasPrefix(host, "/") && !loopback(host) {
 			return false
 		}

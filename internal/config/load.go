@@ -383,8 +383,7 @@ func (c *Config) Show() []Shown {
 
 // reason is the part of a file's error that does not repeat its name.
 func reason(err error) string {
-	var p *fs.PathError
-	if errors.As(err, &p) {
+	if p, ok := errors.AsType[*fs.PathError](err); ok {
 		return "can't be read: " + p.Err.Error()
 	}
 	return err.Error()

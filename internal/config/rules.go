@@ -137,7 +137,7 @@ func (l *loader) check() {
 func (l *loader) checkPublicURL() {
 	c := l.c
 	text, o := c.Network.PublicURL, c.Origin("PUBLIC_URL")
-	bad := func(format string, args ...any) { l.problem("Z4J_PUBLIC_URL", o, format, args...) }
+	bad := func(why string) { l.problem("Z4J_PUBLIC_URL", o, "%s", why) }
 	if strings.ContainsFunc(text, func(r rune) bool { return unicode.IsSpace(r) || unicode.IsControl(r) || r == '\\' }) {
 		bad("holds a space, a control character or a backslash")
 		return

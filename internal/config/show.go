@@ -72,18 +72,18 @@ Settings marked *secret* can also be read from a file that ` + "`NAME_FILE`" + `
 			section = s.Section
 			fmt.Fprintf(&b, "\n## %s\n\n| setting | default | values | meaning |\n|---|---|---|---|\n", section)
 		}
-		name := "`" + s.Var() + "`"
+		names := []string{"`" + s.Var() + "`"}
 		if s.Secret {
-			name += " *secret*"
+			names[0] += " *secret*"
 		}
 		for _, alias := range s.Aliases {
-			name += ", also `" + Prefix + alias + "`"
+			names = append(names, "also `"+Prefix+alias+"`")
 		}
 		def := ""
 		if s.Default != "" {
 			def = "`" + s.Default + "`"
 		}
-		fmt.Fprintf(&b, "| %s | %s | %s | %s |\n", name, def, s.values(), strings.ReplaceAll(s.Help, "|", `\|`))
+		fmt.Fprintf(&b, "| %s | %s | %s | %s |\n", strings.Join(names, ", "), def, s.values(), strings.ReplaceAll(s.Help, "|", `\|`))
 	}
 	return b.String()
 }

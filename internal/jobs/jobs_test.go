@@ -108,7 +108,8 @@ func TestALocalJobRunsOnEveryBrain(t *testing.T) {
 		for name, c := range map[string]*counter{"a": &a, "b": &b} {
 			wg.Go(func() {
 				jobs.New(jobs.Options{Now: time.Now, Leases: table, Holder: name}).Run(ctx, []jobs.Job{
-					{Name: "mine", Every: time.Minute, Local: true, Run: func(context.Context) error { c.add(); return nil }}})
+					{Name: "mine", Every: time.Minute, Local: true, Run: func(context.Context) error { c.add(); return nil }},
+				})
 			})
 		}
 		wg.Wait()
@@ -178,7 +179,8 @@ func TestALostLeaseEndsTheJobUnderWay(t *testing.T) {
 							default:
 							}
 							return ctx.Err()
-						}}})
+						}},
+					})
 				})
 				time.Sleep(5 * time.Second)
 				tt.lose(table)

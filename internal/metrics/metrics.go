@@ -71,33 +71,55 @@ type Metrics struct {
 func New(o Options) *Metrics {
 	m := &Metrics{
 		registry: prometheus.NewRegistry(),
-		eventsIngested: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "z4j_events_ingested_total",
-			Help: "Events committed; of those that say nothing of a task, repetitions count too."}, []string{"project", "engine", "kind"}),
-		eventsRefused: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "z4j_dead_letters_total",
-			Help: "Events and frames that could not be taken and went to the dead letters."}, []string{"project", "reason"}),
-		tasks: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "z4j_tasks_total",
-			Help: "Tasks that came to a state."}, []string{"project", "task_name", "state"}),
-		taskDuration: prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "z4j_task_duration_seconds",
-			Help: "Run time of ended attempts.", Buckets: durationBuckets}, []string{"project", "task_name"}),
-		frames: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "z4j_agent_frames_total",
-			Help: "Frames of agents that were verified, by type."}, []string{"type"}),
-		refusedFrames: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "z4j_agent_refusals_total",
-			Help: "Connections and frames of agents that were refused, by close code or status."}, []string{"code"}),
-		connections: prometheus.NewGauge(prometheus.GaugeOpts{Name: "z4j_ws_connections",
-			Help: "Agents' WebSocket connections that are open."}),
-		commitSeconds: prometheus.NewHistogram(prometheus.HistogramOpts{Name: "z4j_ingest_commit_seconds",
-			Help: "Time of one grouped ingest transaction.", Buckets: []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 10}}),
-		requests: prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "z4j_http_request_seconds",
+		eventsIngested: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "z4j_events_ingested_total",
+			Help: "Events committed; of those that say nothing of a task, repetitions count too.",
+		}, []string{"project", "engine", "kind"}),
+		eventsRefused: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "z4j_dead_letters_total",
+			Help: "Events and frames that could not be taken and went to the dead letters.",
+		}, []string{"project", "reason"}),
+		tasks: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "z4j_tasks_total",
+			Help: "Tasks that came to a state.",
+		}, []string{"project", "task_name", "state"}),
+		taskDuration: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name: "z4j_task_duration_seconds",
+			Help: "Run time of ended attempts.", Buckets: durationBuckets,
+		}, []string{"project", "task_name"}),
+		frames: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "z4j_agent_frames_total",
+			Help: "Frames of agents that were verified, by type.",
+		}, []string{"type"}),
+		refusedFrames: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "z4j_agent_refusals_total",
+			Help: "Connections and frames of agents that were refused, by close code or status.",
+		}, []string{"code"}),
+		connections: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "z4j_ws_connections",
+			Help: "Agents' WebSocket connections that are open.",
+		}),
+		commitSeconds: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name: "z4j_ingest_commit_seconds",
+			Help: "Time of one grouped ingest transaction.", Buckets: []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 10},
+		}),
+		requests: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name:    "z4j_http_request_seconds",
 			Help:    "Time to answer, by operation and class of status.",
-			Buckets: []float64{.005, .025, .1, .5, 2.5, 10}}, []string{"route", "status"}),
-		jobError: prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "z4j_background_task_error_active",
-			Help: "1 while the last run of a periodic job failed."}, []string{"task"}),
+			Buckets: []float64{.005, .025, .1, .5, 2.5, 10},
+		}, []string{"route", "status"}),
+		jobError: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "z4j_background_task_error_active",
+			Help: "1 while the last run of a periodic job failed.",
+		}, []string{"task"}),
 		projects: capped{most: maxProjects},
 		kinds:    capped{most: maxKinds},
 		names:    capped{most: maxTaskNames},
 	}
-	build := prometheus.NewGauge(prometheus.GaugeOpts{Name: "z4j_build_info", Help: "1, with the version of the brain.",
-		ConstLabels: prometheus.Labels{"version": o.Version}})
+	build := prometheus.NewGauge(prometheus.GaugeOpts{
+		Name: "z4j_build_info", Help: "1, with the version of the brain.",
+		ConstLabels: prometheus.Labels{"version": o.Version},
+	})
 	build.Set(1)
 	m.registry.MustRegister(m.eventsIngested, m.eventsRefused, m.tasks, m.taskDuration, m.frames, m.refusedFrames,
 		m.connections, m.commitSeconds, m.requests, m.jobError, build,

@@ -71,8 +71,10 @@ func TestEveryCounterIsShown(t *testing.T) {
 		Database: func() (int, int) { return 12, 3 },
 		Items:    map[string]func() int{"slots": func() int { return 7 }},
 		State: func(context.Context) ([]metrics.ProjectState, error) {
-			return []metrics.ProjectState{{Project: "p", AgentsOnline: 2, WorkersOnline: 3,
-				Queues: []metrics.QueueDepth{{Engine: "celery", Queue: "mail", Pending: 5}}}}, nil
+			return []metrics.ProjectState{{
+				Project: "p", AgentsOnline: 2, WorkersOnline: 3,
+				Queues: []metrics.QueueDepth{{Engine: "celery", Queue: "mail", Pending: 5}},
+			}}, nil
 		},
 	})
 	m.EventIngested("p", "celery", "task.started", 3)
