@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
+
 	"github.com/z4j-go/z4j/internal/audit"
 )
 
@@ -314,6 +316,41 @@ func TestKeys(t *testing.T) {
 		c.add(t, login(9))
 		tt.build(c)
 		expect(t, tt.name, walk(tt.keys, nil, c.rows, c.parts), tt.exit, tt.seq, tt.class)
+	}
+}
+
+// TestUnprovableRanges: what could not be proved is told by ranges, with the reason.
+func TestUnprovableRanges(t *testing.T) {
+	v := readVector(t, "rotation") // rows of A: 1, 2, 4; of B: 3 (the introduction), 5, 6 (A is retired), 7
+	rows, parts := v.stored()
+	a, b := newKey(t, secretA), newKey(t, secretB)
+	without := func(k audit.Key) string { return "key " + k.KID() + " was not given" }
+	for _, tt := range []struct {
+		name string
+		keys []audit.Key
+		rows []audit.Row
+		want []audit.Range
+	}{
+		{"both keys", []audit.Key{a, b}, rows, nil},
+		{"without the old", []audit.Key{b}, rows, []audit.Range{
+			{From: 1, To: 2, Class: audit.UnknownKey, Why: without(a)},
+			{From: 3, To: 3, Class: audit.UnknownKey, Why: "the introduction of key " + b.KID() + " can't be proved: key " + a.KID() + " was not given"},
+			{From: 4, To: 4, Class: audit.UnknownKey, Why: without(a)},
+		}},
+		{"without the new", []audit.Key{a}, rows, []audit.Range{
+			{From: 3, To: 3, Class: audit.UnknownKey, Why: without(b)}, {From: 5, To: 7, Class: audit.UnknownKey, Why: without(b)},
+		}},
+		{"no row", []audit.Key{a}, nil, []audit.Range{{Why: "there is no row"}}},
+	} {
+		r := walk(tt.keys, nil, tt.rows, parts)
+		if diff := cmp.Diff(tt.want, r.Unprovable); diff != "" || r.First != nil {
+			t.Errorf("%s: first bad %+v, ranges (-want +got):\n%s", tt.name, r.First, diff)
+		}
+	}
+	w := audit.NewVerifier([]audit.Key{a})
+	w.Row(&rows[0], nil)
+	if r := w.Finish(2); len(r.Unprovable) != 1 || r.Unprovable[0].Why != "2 rows exist and 1 were read" {
+		t.Errorf("one of two rows read: %+v", r.Unprovable)
 	}
 }
 
