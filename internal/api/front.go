@@ -17,6 +17,10 @@ import (
 	"github.com/z4j-go/z4j/internal/auth"
 )
 
+// answerWithin is how long a request may take: two statements that take all that the store gives one. A database that
+// was cut off without a word answers nothing at all, not even that it takes too long.
+const answerWithin = 20 * time.Second
+
 // outermost is what every request goes through, whatever becomes of it: headers come first, so that the answer to a
 // refused request has them, too.
 func (s *Server) outermost(next http.Handler) http.Handler {
@@ -25,7 +29,9 @@ func (s *Server) outermost(next http.Handler) http.Handler {
 		w := &answer{ResponseWriter: out}
 		q := &request{id: requestID(r.Header.Get("X-Request-Id")), userAgent: r.UserAgent(), writer: w}
 		q.client = s.Proxies.Client(r.RemoteAddr, r.Header.Values("X-Forwarded-For"))
-		r = r.WithContext(context.WithValue(r.Context(), requestKey{}, q))
+		ctx, cancel := context.WithTimeout(context.WithValue(r.Context(), requestKey{}, q), answerWithin)
+		defer cancel()
+		r = r.WithContext(ctx)
 		s.secure(w.Header(), r.URL.Path)
 		w.Header().Set("X-Request-Id", q.id)
 		defer func() {
@@ -71,7 +77,7 @@ func (s *Server) recovered(w *answer, r *http.Request, cause any) {
 	if err, ok := cause.(error); ok && errors.Is(err, http.ErrAbortHandler) {
 		panic(cause)
 	}
-	if r.Context().Err() != nil {
+	if errors.Is(r.Context().Err(), context.Canceled) {
 		return // writing to a client that is gone
 	}
 	if w.status != 0 {

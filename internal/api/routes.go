@@ -175,7 +175,7 @@ func hasBody(in reflect.Type) bool {
 func (s *Server) operation(api huma.API, rt *route) huma.Operation {
 	op := huma.Operation{
 		OperationID: rt.id, Method: rt.method, Path: base + rt.path, Summary: rt.summary, Tags: []string{tagOf(rt.path)},
-		MaxBodyBytes: -1, // the gate has counted
+		MaxBodyBytes: -1, BodyReadTimeout: -1, // the gate has read it; a deadline left on the connection would end the request
 		Responses: map[string]*huma.Response{"default": {
 			Description: "Error",
 			Content:     map[string]*huma.MediaType{"application/json": {Schema: api.OpenAPI().Components.Schemas.Schema(reflect.TypeFor[problemBody](), true, "Error")}},
