@@ -343,6 +343,13 @@ func (p *Process) Acks(frame string) int {
 	return p.acks[frame]
 }
 
+// Acked is how many batches are acked.
+func (p *Process) Acked() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return len(p.acks)
+}
+
 // Settle waits until everything is acked.
 func (p *Process) Settle() {
 	p.t.Helper()
