@@ -37,13 +37,26 @@ func TestLogInAndOut(t *testing.T) {
 		}
 		c.get("/auth/me").must(t, "me after logout", 401)
 		root.get("/auth/me").must(t, "the other session", 200)
+		b.pauses = nil
+		for _, try := range []struct {
+			password string
+			want     int
+		}{{"wrong", 401}, {"wrong", 401}, {password, 200}, {"wrong", 401}} {
+			c.post("/auth/login", object{"email": "root@example.com", "password": try.password}).must(t, try.password, try.want)
+		}
+		want := []time.Duration{800 * time.Millisecond, 1300 * time.Millisecond, 300 * time.Millisecond, 800 * time.Millisecond}
+		if diff := cmp.Diff(want, b.pauses); diff != "" {
+			t.Errorf("delays; a success forgets the failures: (- want, + got)\n%s", diff)
+		}
 	})
 }
 
 // TestLessonC11FailedLogInsAreAlike: the answer, its delay, the work and the counting are the same whether the account
 // exists or not, whatever the reason.
 func TestLessonC11FailedLogInsAreAlike(t *testing.T) {
-	each(t, func(o *api.Options) { o.Settings.Lockout = 3 }, func(t *testing.T, b *brain) {
+	storetest.EachURL(t, func(t *testing.T, url string) {
+		var passwords *auth.Passwords
+		b := start(t, url, func(o *api.Options) { o.Settings.Lockout, passwords = 3, o.Passwords })
 		b.setUp()
 		tries := func(email string) (answers []string, pauses []time.Duration) {
 			for range 8 {
@@ -51,8 +64,11 @@ func TestLessonC11FailedLogInsAreAlike(t *testing.T) {
 				b.networks++
 				c.address = "203.0.113." + string(rune('0'+b.networks%10)) + ":1"
 				b.pauses = nil
+				before := passwords.Computed()
 				got := c.post("/auth/login", object{"email": email, "password": "wrong"})
-				got.body["request_id"] = ""
+				if n := passwords.Computed() - before; n != 1 {
+					t.Errorf("%s: got %d hashes computed, want 1", email, n)
+				}
 				answers = append(answers, http.StatusText(got.status)+" "+got.code()+" "+got.reason()+" "+got.body["message"].(string))
 				pauses = append(pauses, b.pauses...)
 			}
@@ -292,7 +308,7 @@ func TestTheCookieIsBoundToTheSession(t *testing.T) {
 	storetest.EachURL(t, func(t *testing.T, url string) {
 		b := start(t, url, nil)
 		root := b.setUp()
-		ann, annID := b.user(root, "ann@example.com", "viewer")
+		ann, _ := b.user(root, "ann@example.com", "viewer")
 		rotated := start(t, url, func(o *api.Options) {
 			o.Sessions = auth.SessionKeys{Current: []byte("new-session-secret-new-session-secret-001"), Previous: [][]byte{o.Sessions.Current}}
 		})
@@ -324,7 +340,11 @@ func TestTheCookieIsBoundToTheSession(t *testing.T) {
 			t.Fatal(err)
 		}
 		root.get("/auth/me").must(t, "an account that is not active", 401)
-		_ = annID
+		b.refusals = nil
+		b.client().post("/auth/login", object{"email": "root@example.com", "password": password}).must(t, "a log-in to it", 401)
+		if len(b.refusals) != 1 || b.refusals[0].Details["reason"] != "inactive" {
+			t.Errorf("a log-in to it: got %+v recorded, want the reason inactive", b.refusals)
+		}
 	})
 }
 

@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"sync/atomic"
 
 	"golang.org/x/crypto/argon2"
 )
@@ -52,7 +53,8 @@ type Passwords struct {
 	slots   chan struct{} // one is taken by each hash that is computed
 	queue   chan struct{} // one is taken by each caller that computes or waits
 	nobody  string        // the hash of no password, of the same cost as a real one
-	derived func()        // told of each hash that is computed; nil but in tests
+	count   atomic.Int64
+	derived func() // told of each hash that is computed; nil but in tests
 }
 
 // NewPasswords returns Passwords that compute at most atOnce hashes at a time.
@@ -103,6 +105,9 @@ func (p *Passwords) VerifyNobody(ctx context.Context, password string) error {
 	return err
 }
 
+// Computed is how many hashes were computed so far: two log-ins that differ in it can be told apart by their time.
+func (p *Passwords) Computed() int64 { return p.count.Load() }
+
 // derive waits for a slot, or for ctx to end; it is ErrBusy when too many wait already.
 func (p *Passwords) derive(ctx context.Context, password string, salt []byte, c Cost, size uint32) ([]byte, error) {
 	select {
@@ -117,6 +122,7 @@ func (p *Passwords) derive(ctx context.Context, password string, salt []byte, c 
 		return nil, fmt.Errorf("wait for a password hash: %w", ctx.Err())
 	}
 	defer func() { <-p.slots }()
+	p.count.Add(1)
 	if p.derived != nil {
 		p.derived()
 	}
