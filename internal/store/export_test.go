@@ -75,6 +75,9 @@ func (s *Store) ExplainEvents(ctx context.Context, project id.ID, engine, taskID
 	return s.Explain(ctx, `SELECT `+eventColumns+` FROM events`+q.conditions()+q.end(), q.args...)
 }
 
+// SearchBy makes searches look at the clock after each rows rows.
+func (s *Store) SearchBy(rows int) { s.stretch = rows }
+
 // TaskCursor is the cursor at a task.
 func TaskCursor(task id.ID, back bool) string {
 	return newestTasks.encode(cursor{back: back, key: []any{task}})

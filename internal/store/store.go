@@ -64,6 +64,7 @@ type Store struct {
 
 	chain chain // the audit chain as this process knows it
 
+	stretch    int      // rows of a search between two looks at the clock; 0 is scanRows
 	partitions sync.Map // Postgres only: days (YYYY_MM_DD) whose partition of events is known to be there
 }
 

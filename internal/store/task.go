@@ -1,6 +1,7 @@
 package store
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"encoding/json"
@@ -228,7 +229,7 @@ func (s *Store) taskAfter(ctx context.Context, q *query, search *taskSearch, pla
 		text += " AND id " + beyond(q.at.back) + " " + w.arg(*place)
 	}
 	var bound id.ID
-	err := s.read.QueryRowContext(ctx, text+newestTasks.order(q.at.back)+" LIMIT 1 OFFSET "+strconv.Itoa(scanRows-1), w.args...).Scan(&bound)
+	err := s.read.QueryRowContext(ctx, text+newestTasks.order(q.at.back)+" LIMIT 1 OFFSET "+strconv.Itoa(cmp.Or(s.stretch, scanRows)-1), w.args...).Scan(&bound)
 	if errors.Is(err, sql.ErrNoRows) {
 		return nil, nil //nolint:nilnil // the list ends within the stretch
 	}
