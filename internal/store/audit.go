@@ -114,11 +114,31 @@ func (f *AuditFilter) conditions(w *where) {
 		w.and("action{C} >= ?", f.Prefix)
 		w.and("action{C} < ?", f.Prefix+"\U0010ffff")
 	}
+	f.window(w)
+}
+
+// window adds the conditions of time. Pages go by seq, which times follow but for steps of a clock; so that a page of long
+// ago does not read all that came after, the index of times tells first between which numbers the window lies (seq + 0:
+// or a database would look for the least number along the table).
+func (f *AuditFilter) window(w *where) {
+	var span []string
+	var args []any
 	if f.From != nil {
-		w.and("ts >= ?", *f.From)
+		span, args = append(span, "ts >= ?"), append(args, *f.From)
 	}
 	if f.To != nil {
-		w.and("ts < ?", *f.To)
+		span, args = append(span, "ts < ?"), append(args, *f.To)
+	}
+	if len(span) == 0 {
+		return
+	}
+	times := strings.Join(span, " AND ")
+	w.and(times, args...)
+	if f.From != nil {
+		w.and("seq >= (SELECT min(seq + 0) FROM audit_log WHERE "+times+")", args...)
+	}
+	if f.To != nil {
+		w.and("seq <= (SELECT max(seq + 0) FROM audit_log WHERE "+times+")", args...)
 	}
 }
 

@@ -252,10 +252,25 @@ func TestTamperingThroughTheDatabase(t *testing.T) {
 		}
 		for _, tt := range []struct{ column, value string }{
 			{"id", value(`'01890a5d-ac96-774b-bcce-b302099a8057'`, `x'01890a5dac96774bbcceb302099a8057'`)},
-			{"ts", value(`ts + interval '1 microsecond'`, `ts + 1`)}, {"actor_kind", `'cli'`}, {"actor_id", `'u2'`}, {"actor_id", `NULL`}, {"project_id", `'p'`},
-			{"project_label", `''`}, {"action", `'auth.logout'`}, {"target_type", `NULL`}, {"target_id", `'u3'`}, {"target_label", `'x'`}, {"outcome", `'deny'`},
-			{"details", `'{}'`}, {"request_id", `'r2'`}, {"kid", `'0000000000000000'`}, {"actor_personal", `NULL`}, {"target_personal", `'00'`},
-			{"body", value(`body || ' '::bytea`, `x'7b7d'`)}, {"prev_row_hmac", `NULL`}, {"row_hmac", `'00'`},
+			{"ts", value(`ts + interval '1 microsecond'`, `ts + 1`)},
+			{"actor_kind", `'cli'`},
+			{"actor_id", `'u2'`},
+			{"actor_id", `NULL`},
+			{"project_id", `'p'`},
+			{"project_label", `''`},
+			{"action", `'auth.logout'`},
+			{"target_type", `NULL`},
+			{"target_id", `'u3'`},
+			{"target_label", `'x'`},
+			{"outcome", `'deny'`},
+			{"details", `'{}'`},
+			{"request_id", `'r2'`},
+			{"kid", `'0000000000000000'`},
+			{"actor_personal", `NULL`},
+			{"target_personal", `'00'`},
+			{"body", value(`body || ' '::bytea`, `x'7b7d'`)},
+			{"prev_row_hmac", `NULL`},
+			{"row_hmac", `'00'`},
 		} {
 			change := `UPDATE audit_log SET ` + tt.column + ` = ` + tt.value + ` WHERE seq = 3`
 			mustExec(t, db, `CREATE TABLE before AS SELECT * FROM audit_log WHERE seq = 3`)
@@ -312,6 +327,36 @@ func TestLessonA31ClocksOfTwoReplicas(t *testing.T) {
 	want := "[03:04:05 03:04:05 03:04:06 03:04:06 02:04:03 04:04:03 04:04:03]"
 	if fmt.Sprint(got) != want {
 		t.Errorf("times: %v, want %s", got, want)
+	}
+	at := func(clock string) *store.Time {
+		v, err := time.Parse("2006-01-02 15:04:05", "2026-01-02 "+clock)
+		if err != nil {
+			t.Fatal(err)
+		}
+		when := store.TimeOf(v)
+		return &when
+	}
+	for _, tt := range []struct {
+		from, to string
+		want     []int64
+	}{
+		{"", "03:04:06", []int64{5, 2, 1}}, {"02:04:03", "03:04:06", []int64{5, 2, 1}}, {"03:04:06", "", []int64{7, 6, 4, 3}}, {"04:04:04", "", nil},
+		{"02:00:00", "02:30:00", []int64{5}}, {"", "02:00:00", nil},
+	} {
+		var f store.AuditFilter
+		if tt.from != "" {
+			f.From = at(tt.from)
+		}
+		if tt.to != "" {
+			f.To = at(tt.to)
+		}
+		var seqs []int64
+		for _, e := range log(t, s, f) {
+			seqs = append(seqs, e.Seq)
+		}
+		if !slices.Equal(seqs, tt.want) {
+			t.Errorf("from %q to %q: entries %v, want %v", tt.from, tt.to, seqs, tt.want)
+		}
 	}
 	if r := verifyStore(t, s, store.VerifyOptions{}); r.Exit() != 0 {
 		t.Errorf("exit %d, want 0", r.Exit())

@@ -25,6 +25,7 @@ func TestLessonA9AppendingCostsTheSameAtAnySize(t *testing.T) {
 		if err := s.Analyze(t.Context()); err != nil {
 			t.Fatal(err)
 		}
+		first := log(t, s, store.AuditFilter{})[0].TS
 		primary := map[string]string{"sqlite": "SCAN audit_log", "postgres": "audit_log_pkey"}[s.Dialect()]
 		row := map[string]string{"sqlite": "INTEGER PRIMARY KEY", "postgres": "audit_log_pkey"}[s.Dialect()]
 		for _, tt := range []struct {
@@ -35,6 +36,7 @@ func TestLessonA9AppendingCostsTheSameAtAnySize(t *testing.T) {
 			{"a remembered entry", row, `SELECT row_hmac FROM audit_log WHERE seq = $1`, []any{1000}},
 			{"of a project", "audit_log_project", `SELECT seq FROM audit_log WHERE project_id = $1 ORDER BY seq DESC LIMIT 51`, []any{id.Random().String()}},
 			{"of a rare actor", "audit_log_actor", `SELECT seq FROM audit_log WHERE actor_id = $1 AND seq < $2 ORDER BY seq DESC LIMIT 51`, []any{"u9", 500}},
+			{"between which numbers a time lies", "audit_log_ts", `SELECT min(seq + 0) FROM audit_log WHERE ts >= $1 AND ts < $2`, []any{first, first}},
 			{"about keys", "audit_log_action", `SELECT seq FROM audit_log WHERE action{C} IN ($1, $2) ORDER BY seq`, []any{"system.installed", "audit.key_introduced"}},
 			{"a page of a verification", row, `SELECT seq FROM audit_log WHERE seq > $1 ORDER BY seq LIMIT 1000`, []any{500}},
 		} {

@@ -27,7 +27,7 @@ CREATE TABLE audit_log (
 CREATE INDEX audit_log_project ON audit_log (project_id, seq) WHERE project_id IS NOT NULL;
 CREATE INDEX audit_log_actor ON audit_log (actor_id, seq) WHERE actor_id IS NOT NULL;
 CREATE INDEX audit_log_action ON audit_log (action, seq);
-CREATE INDEX audit_log_ts ON audit_log (ts);
+CREATE INDEX audit_log_ts ON audit_log (ts, seq);
 
 -- What entries say of persons, so that a person can be forgotten. Of an erased part seq, role and erased_by are left.
 CREATE TABLE audit_personal (
