@@ -74,19 +74,15 @@ func Attr(_ []string, a slog.Attr) slog.Attr {
 	if isLogSecret(a.Key) {
 		return slog.String(a.Key, Mask)
 	}
-	switch v := a.Value.Resolve(); v.Kind() {
-	case slog.KindString:
-		if s := v.String(); Secrets(s) != s {
-			return slog.String(a.Key, Secrets(s))
-		}
-	case slog.KindAny:
-		err, ok := v.Any().(error)
-		if !ok || err == nil {
-			return a
-		}
-		if s := errorText(err); Secrets(s) != s {
-			return slog.String(a.Key, Secrets(s))
-		}
+	text := ""
+	v := a.Value.Resolve()
+	if err, ok := v.Any().(error); ok {
+		text = errorText(err)
+	} else if v.Kind() == slog.KindString {
+		text = v.String()
+	}
+	if masked := Secrets(text); masked != text {
+		return slog.String(a.Key, masked)
 	}
 	return a
 }
