@@ -1,7 +1,7 @@
 // Package ingest turns agents' events into task states.
 //
 // Frames of all connections flow through one bounded queue into writers, which group them by time and size, fold the
-// marks of the tasks they touch, and commit each group as one transaction per project. A frame is answered only after
+// marks of the tasks they touch, and commit each group as one transaction. A frame is answered only after
 // its commit.
 package ingest
 

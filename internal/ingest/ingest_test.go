@@ -197,8 +197,6 @@ func TestWhatCannotBeTakenIsADeadLetterAndBlocksNothing(t *testing.T) {
 			`{"id":"1","kind":"task.sent","engine":"celery","task_id":"t","data":[1]}`,
 			ev("brand.new", "", "", 0, `"x":1`),
 		})
-		where := ""
-		_ = where
 		letters := storetest.Rows(t, l.db, `SELECT reason, count(*) FROM dead_letters GROUP BY reason ORDER BY reason`)
 		if diff := cmp.Diff([][]string{{"no_task_id", "1"}, {"too_old", "1"}, {"unusable", "5"}}, letters); diff != "" {
 			t.Errorf("dead letters (- want, + got):\n%s", diff)
