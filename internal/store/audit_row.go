@@ -38,7 +38,10 @@ func (s *Store) auditRow(ctx context.Context, q querier, tail string, args ...an
 // auditFields scans auditColumns.
 func auditFields(r *audit.Row) []any {
 	return []any{
-		&r.Seq, storedID{&r.ID}, storedTime{&r.TS}, &r.ActorKind, &r.ActorID, &r.ProjectID, &r.ProjectLabel, &r.Action, &r.TargetType, &r.TargetID,
+		&r.Seq,
+		storedID{&r.ID},
+		storedTime{&r.TS},
+		&r.ActorKind, &r.ActorID, &r.ProjectID, &r.ProjectLabel, &r.Action, &r.TargetType, &r.TargetID,
 		&r.TargetLabel, &r.Outcome, &r.Details, &r.RequestID, &r.KID, &r.ActorPersonal, &r.TargetPersonal, &r.Body, &r.PrevRowHMAC, &r.RowHMAC,
 	}
 }

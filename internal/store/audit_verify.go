@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	"github.com/z4j-go/z4j/internal/audit"
 )
@@ -27,7 +28,7 @@ func (s *Store) VerifyAudit(ctx context.Context, o VerifyOptions) (audit.Report,
 		if err != nil {
 			return audit.Report{}, err
 		}
-		keys = append(keys[:len(keys):len(keys)], k)
+		keys = append(slices.Clip(keys), k)
 	}
 	v := audit.NewVerifier(keys)
 	v.Expect(o.Heads...)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 	"strings"
 	"sync"
@@ -180,9 +181,7 @@ func (r *Refusals) close(key refusalKey, w *refusalCount) {
 	}
 	f := w.facts
 	details := map[string]any{}
-	for name, v := range f.Details {
-		details[name] = v
-	}
+	maps.Copy(details, f.Details)
 	details["count"], details["first"], details["last"] = w.count, TimeOf(w.first), TimeOf(w.last)
 	f.Details, f.RequestID = details, "" // it was many requests
 	r.queue(&refusal{facts: f, count: w.count, done: make(chan struct{})}, w.last)
