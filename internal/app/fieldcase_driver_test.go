@@ -56,6 +56,7 @@ func play(t *testing.T, at time.Time, fn func(t *testing.T, f *field)) {
 
 func playWith(t *testing.T, at time.Time, environ []string, fn func(t *testing.T, f *field)) {
 	t.Helper()
+	t.Parallel()
 	storetest.EachURL(t, func(t *testing.T, url string) {
 		clock := apptest.NewClock(at)
 		b := apptest.Start(t, apptest.Options{Database: url, Environ: append([]string{"Z4J_METRICS_PUBLIC=true"}, environ...), Now: clock.Now})

@@ -354,3 +354,50 @@ func TestFieldCaseF65WorkerWithoutEvents(t *testing.T) {
 		l.found("")
 	})
 }
+
+// TestFieldCaseF25OtherLists walks the lists of what has one time for many rows, in small pages.
+func TestFieldCaseF25OtherLists(t *testing.T) {
+	const many = 60
+	play(t, noon, func(t *testing.T, f *field) {
+		l := f.lane(t, nil)
+		var all []string
+		for i := range many {
+			all = append(all, event(t, fmt.Sprintf(`{"kind":"task.received","task_id":"one","name":"j","queue":"q%d","worker":"celery@n%d","at":"2026-03-02T08:00:00.123456Z"}`, i, i), noon))
+		}
+		l.Send(all...)
+		l.Settle()
+		for _, list := range []struct {
+			path, key string
+			least     int
+		}{
+			{"/events?engine=celery&task_id=one&limit=7", "id", many},
+			{"/workers?limit=7", "name", many},
+			{"/workers?limit=7&sort=name", "name", many},
+			{"/queues?limit=7", "name", many},
+			{"/audit?limit=1", "id", 2},
+			{"/agents?limit=1", "id", 1},
+		} {
+			seen := map[string]bool{}
+			rows := 0
+			for path := "/api/v1/projects/" + l.slug + list.path; path != ""; {
+				_, header, raw := f.Client.Try(http.MethodGet, path, nil)
+				page, next := decode(t, raw), header.Get("X-Next-Cursor")
+				if envelope, ok := page.(map[string]any); ok {
+					page = envelope["items"]
+					next, _ = envelope["next_cursor"].(string)
+				}
+				for _, row := range page.([]any) {
+					seen[fmt.Sprint(row.(map[string]any)[list.key])] = true
+					rows++
+				}
+				path, _, _ = strings.Cut(path, "&cursor=")
+				if path += "&cursor=" + url.QueryEscape(next); next == "" {
+					break
+				}
+			}
+			if rows < list.least || len(seen) != rows {
+				t.Errorf("%s: %d rows, %d different ones, want each of at least %d once", list.path, rows, len(seen), list.least)
+			}
+		}
+	})
+}

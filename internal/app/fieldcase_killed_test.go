@@ -31,6 +31,7 @@ type mortal struct {
 // playMortal is play with a brain that can be killed.
 func playMortal(t *testing.T, at time.Time, fn func(t *testing.T, m *mortal)) {
 	t.Helper()
+	t.Parallel()
 	storetest.EachURL(t, func(t *testing.T, url string) {
 		m := &mortal{field: &field{Clock: apptest.NewClock(at), Database: url}, t: t, home: filepath.Join(t.TempDir(), "home")}
 		m.start()
@@ -194,14 +195,14 @@ func TestFieldCaseF20LargePayloads(t *testing.T) {
 		}
 		round(0)
 		first := m.peak()
-		slowest := max(round(1), round(2))
-		if grown, sent := m.peak()-first, int64(2*connections*each*2*size); grown > sent/2 {
-			t.Errorf("another %d MB made the brain's memory grow by %d MB, want far less", sent>>20, grown>>20)
+		slowest := max(round(1), round(2), round(3))
+		if grown, sent := m.peak()-first, int64(3*connections*each*2*size); grown > sent*3/4 {
+			t.Errorf("another %d MB made the brain's memory grow by %d MB, want less: nothing of them is kept", sent>>20, grown>>20)
 		}
 		if slowest > 10*time.Second {
 			t.Errorf("a small event on another connection waited %v for its ack, want far less", slowest)
 		}
-		task := l.get(taskPath("celery", "big-1-2-3"))
+		task := l.get(taskPath("celery", "big-1-2-1"))
 		has(t, "the one task", task, `{"state":"success","name":"img.seg"}`)
 		arg := fmt.Sprint(task["args"].([]any)[0])
 		if !strings.HasPrefix(arg, "QUJDQUJD") || !strings.HasSuffix(arg, " more bytes truncated]") || len(arg) > 10_000 {
@@ -220,7 +221,7 @@ func TestFieldCaseF20LargePayloads(t *testing.T) {
 		if len(raw) > 500*1024 {
 			t.Errorf("list of 500 tasks: %d bytes, want a few hundred KB", len(raw))
 		}
-		l.items("/events?engine=celery&task_id=big-1-2-3")
+		l.items("/events?engine=celery&task_id=big-1-2-1")
 
 		over := processes[0]
 		over.SendOdd(odd([]string{event(t, `{"kind":"task.received","task_id":"over","name":"j","at":"T+1","args":["`+strings.Repeat("x", 1<<20)+`"]}`, noon)}, func(s string) string { return s }))

@@ -232,6 +232,7 @@ func (w *wall) set(m mood) {
 // TestDatabaseThatGoesAwayAndComesBack shuts the way to Postgres under load: the brain stays, says clearly that it can't
 // work, acks nothing that is not committed, and goes on by itself.
 func TestDatabaseThatGoesAwayAndComesBack(t *testing.T) {
+	t.Parallel()
 	for _, tt := range []struct {
 		name string
 		mood mood
