@@ -6,6 +6,7 @@
 package metrics
 
 import (
+	"cmp"
 	"context"
 	"time"
 
@@ -195,12 +196,13 @@ func (m *Metrics) IngestCommit(d time.Duration) {
 	m.commitSeconds.Observe(d.Seconds())
 }
 
-// Request counts an answer; route is the operation's name, never the path. Status 0 is none: the client went away.
+// Request counts an answer; route is the operation's name, never the path, and "" for pages and what is no route. Status
+// 0 is none: the client went away.
 func (m *Metrics) Request(route string, status int, d time.Duration) {
 	if m == nil || status == 0 {
 		return
 	}
-	m.requests.WithLabelValues(route, string([]byte{'0' + byte(status/100), 'x', 'x'})).Observe(d.Seconds())
+	m.requests.WithLabelValues(cmp.Or(route, "other"), string([]byte{'0' + byte(status/100), 'x', 'x'})).Observe(d.Seconds())
 }
 
 // JobFailed says whether the last run of a periodic job failed.

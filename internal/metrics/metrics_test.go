@@ -86,7 +86,9 @@ func TestEveryCounterIsShown(t *testing.T) {
 	m.Connections(2)
 	m.Connections(-1)
 	m.IngestCommit(3 * time.Millisecond)
-	m.Request("GET /api/v1/health", 204, time.Millisecond)
+	m.Request("get-health", 204, time.Millisecond)
+	m.Request("", 404, time.Millisecond)
+	m.Request("get-health", 0, time.Millisecond)
 	m.JobFailed("tidy", true)
 	_, body, _ := scrape(t, m, metrics.Access{Public: true}, "")
 	has(t, body,
@@ -99,7 +101,8 @@ func TestEveryCounterIsShown(t *testing.T) {
 		`z4j_agent_refusals_total{code="4401"} 1`,
 		`z4j_ws_connections 1`,
 		`z4j_ingest_commit_seconds_count 1`,
-		`z4j_http_request_seconds_count{route="GET /api/v1/health",status="2xx"} 1`,
+		`z4j_http_request_seconds_count{route="get-health",status="2xx"} 1`,
+		`z4j_http_request_seconds_count{route="other",status="4xx"} 1`,
 		`z4j_background_task_error_active{task="tidy"} 1`,
 		`z4j_db_pool_size 12`, `z4j_db_pool_checked_out 3`,
 		`z4j_inmemory_state_items{subsystem="slots"} 7`,
