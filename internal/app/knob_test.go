@@ -275,7 +275,7 @@ func secretKnobs() map[string]func(*testing.T) {
 		"SESSION_SECRET":           func(t *testing.T) { TestANewSessionSecretLogsEverybodyOut(t) },
 		"PREVIOUS_SESSION_SECRETS": func(t *testing.T) { TestANewSessionSecretLogsEverybodyOut(t) },
 		"AUDIT_SECRET": func(t *testing.T) {
-			b, err := restarted(t, "Z4J_AUDIT_SECRET="+another)
+			b, err := restarted(t, "Z4J_AUDIT_SECRET="+another, "Z4J_METRICS_PUBLIC=true")
 			if err != nil {
 				t.Fatalf("%v, want a brain that serves reads", err)
 			}
@@ -283,6 +283,10 @@ func secretKnobs() map[string]func(*testing.T) {
 			code, _ := login(b, apptest.Password)
 			want(t, "log-in", code, http.StatusServiceUnavailable)
 			want(t, "reads go on", status(b, "/api/v1/health/ready"), http.StatusOK)
+			apptest.Until(t, "the metrics say that changes are refused", func() bool {
+				_, _, text := b.Client.Try(http.MethodGet, "/metrics", nil)
+				return strings.Contains(string(text), `z4j_background_task_error_active{task="audit"} 1`)
+			})
 		},
 		"AUDIT_SECRETS_PREVIOUS": func(t *testing.T) {
 			b, err := restarted(t, "Z4J_AUDIT_SECRET="+another, "Z4J_AUDIT_SECRETS_PREVIOUS="+string(storetest.Secrets.Audit))
