@@ -274,7 +274,7 @@ func (s *Server) changePassword(ctx context.Context, in *passwordChange) (*reply
 		return nil, err
 	}
 	if !ok {
-		return nil, unauthenticated("the current password is another one", because("wrong_current_password"))
+		return nil, wrongPassword()
 	}
 	hash, err := s.newPassword(ctx, "body.new_password", in.Body.New)
 	if err != nil {
@@ -282,6 +282,11 @@ func (s *Server) changePassword(ctx context.Context, in *passwordChange) (*reply
 	}
 	var session store.Session
 	err = s.Store.Update(ctx, func(tx *store.Tx) error {
+		if err := tx.HasPassword(ctx, user.ID, c.PasswordHash); errors.Is(err, store.ErrNotFound) {
+			return wrongPassword() // somebody was faster
+		} else if err != nil {
+			return err
+		}
 		if err := tx.SetPassword(ctx, user, hash, byCaller(ctx)); err != nil {
 			return err
 		}
@@ -293,6 +298,10 @@ func (s *Server) changePassword(ctx context.Context, in *passwordChange) (*reply
 	}
 	s.setCookies(ctx, &session)
 	return &reply[loginResult]{loginResult{User: publicOf(user)}}, nil
+}
+
+func wrongPassword() *problem {
+	return unauthenticated("the current password is another one", because("wrong_current_password"))
 }
 
 type sessionView struct {

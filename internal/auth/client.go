@@ -19,7 +19,7 @@ type Proxies []netip.Prefix
 // leftmost. At an entry that is no address reading ends with what is known: what stands left of it, anybody can have
 // written. The zero Addr means that even the peer is unknown (a Unix socket).
 func (p Proxies) Client(peer string, forwarded []string) netip.Addr {
-	addr := readAddr(peer)
+	addr := readAddr(peer).WithZone("") // of our own socket: the rest of the address tells neighbours apart
 	if !addr.IsValid() || !p.trusts(addr) {
 		return addr
 	}
@@ -31,7 +31,7 @@ func (p Proxies) Client(peer string, forwarded []string) netip.Addr {
 	slices.Reverse(hops)
 	for _, hop := range hops[:min(len(hops), maxHops)] {
 		next := readAddr(strings.TrimSpace(hop))
-		if !next.IsValid() {
+		if !next.IsValid() || next.Zone() != "" { // zones mean something on one machine only
 			return addr
 		}
 		addr = next
@@ -46,7 +46,7 @@ func (p Proxies) trusts(a netip.Addr) bool {
 	return slices.ContainsFunc(p, func(n netip.Prefix) bool { return n.Contains(a) })
 }
 
-// readAddr reads an address with or without port. One with a zone is none: zones mean something on one machine only.
+// readAddr reads an address with or without port.
 func readAddr(text string) netip.Addr {
 	addr, err := netip.ParseAddr(text)
 	if err != nil {
@@ -55,9 +55,6 @@ func readAddr(text string) netip.Addr {
 			return netip.Addr{}
 		}
 		addr = both.Addr()
-	}
-	if addr.Zone() != "" {
-		return netip.Addr{}
 	}
 	return addr.Unmap()
 }

@@ -106,6 +106,7 @@ func TestClient(t *testing.T) {
 		{"with ports", "10.0.0.1:1234", []string{"198.51.100.7:99, [fd00::1]:80"}, "198.51.100.7"},
 		{"IPv6", "[fd00::1]:80", []string{"2001:db8::7"}, "2001:db8::7"},
 		{"IPv4 in IPv6", "[::ffff:10.0.0.1]:80", []string{"::ffff:198.51.100.7"}, "198.51.100.7"},
+		{"a neighbour", "[fe80::1%eth0]:80", nil, "fe80::1"},
 		{"a zone is no address", "10.0.0.1:1234", []string{"fe80::1%eth0"}, "10.0.0.1"},
 		{"more hops than any chain", "10.0.0.1:1234", []string{"1.1.1.1" + strings.Repeat(", 10.0.0.2", 100)}, "10.0.0.2"},
 	} {
@@ -122,6 +123,7 @@ func FuzzForwarded(f *testing.F) {
 	f.Add("10.0.0.1:1", "198.51.100.7, 10.0.0.2")
 	f.Add("10.0.0.1:1", "[::1]:80,,%,")
 	f.Add("192.0.2.1:1", "x")
+	f.Add("[fe80::1%eth0]:1", "fe80::2%eth0")
 	f.Fuzz(func(t *testing.T, peer, header string) {
 		got := proxies.Client(peer, []string{header})
 		if got.Is4In6() || got.Zone() != "" {

@@ -128,6 +128,13 @@ func TestALogInMeetsAChange(t *testing.T) {
 			if !errors.Is(err, tt.want) {
 				t.Errorf("%s: got %v, want %v", tt.name, err, tt.want)
 			}
+			err = s.Update(t.Context(), func(tx *store.Tx) error {
+				tx.Record(audit.New(audit.Facts{Action: audit.AuthLogin, Actor: operator.Actor}))
+				return tx.HasPassword(t.Context(), u.ID, "hash of "+u.Email)
+			})
+			if same := tt.name != "another password"; same != (err == nil) || !same && !errors.Is(err, store.ErrNotFound) {
+				t.Errorf("%s: got %v, want the password to be the same %t", tt.name, err, same)
+			}
 		}
 	})
 }

@@ -156,6 +156,14 @@ func (tx *Tx) SetPassword(ctx context.Context, u User, hash string, by By) error
 	return nil
 }
 
+// HasPassword returns ErrNotFound unless the account's password still has the given hash; then nobody changes it until
+// the transaction ends.
+func (tx *Tx) HasPassword(ctx context.Context, user id.ID, hash string) error {
+	var one int
+	err := tx.QueryRowContext(ctx, `SELECT 1 FROM users WHERE id = $1 AND password_hash = $2`+tx.store.dialect.forUpdate, user, hash).Scan(&one)
+	return wrap("check password", err)
+}
+
 // LoginSucceeded notes a log-in whose password fits hash, and replaces that by rehashed unless it is "". ErrNotFound says
 // that the account is meanwhile locked, inactive, gone, or has another password: then the log-in failed after all.
 func (tx *Tx) LoginSucceeded(ctx context.Context, user id.ID, hash, rehashed string) error {
