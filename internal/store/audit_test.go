@@ -344,3 +344,29 @@ func TestDefaultIsolationOfTheDatabaseDoesNotMatter(t *testing.T) {
 		t.Errorf("exit %d, %d rows; want 0, 41", r.Exit(), r.Exist)
 	}
 }
+
+// TestVerifyWhileChangesGoOn: rows that come in meanwhile are neither missing nor unread.
+func TestVerifyWhileChangesGoOn(t *testing.T) {
+	storetest.Each(t, func(t *testing.T, s *store.Store) {
+		mustRecord(t, s, 5)
+		ctx, cancel := context.WithCancel(t.Context())
+		var wg sync.WaitGroup
+		for range 4 {
+			wg.Go(func() {
+				for ctx.Err() == nil {
+					if err := record(t.Context(), s, note("meanwhile"), note("and more")); err != nil {
+						t.Error(err)
+						return
+					}
+				}
+			})
+		}
+		for range 5 {
+			if r := verifyStore(t, s, store.VerifyOptions{}); r.Exit() != 0 || r.Exist != r.Checked || r.To != r.Checked {
+				t.Errorf("exit %d, %d rows exist, %d checked, up to %d; %+v", r.Exit(), r.Exist, r.Checked, r.To, r.First)
+			}
+		}
+		cancel()
+		wg.Wait()
+	})
+}
