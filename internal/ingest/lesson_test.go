@@ -2,6 +2,7 @@ package ingest_test
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -64,6 +65,72 @@ func TestLessonF1OneBadEventKillsNoBatch(t *testing.T) {
 		got := storetest.Rows(t, l.db, `SELECT count(*) FROM tasks UNION ALL SELECT count(*) FROM dead_letters WHERE reason = 'refused'`)
 		if diff := cmp.Diff([][]string{{fmt.Sprint(n - 1)}, {"1"}}, got); diff != "" {
 			t.Errorf("tasks and dead letters (- want, + got):\n%s", diff)
+		}
+	})
+}
+
+// TestOneRefusedEventOfAFrameStandsAlone: its neighbours in the same frame are taken.
+func TestOneRefusedEventOfAFrameStandsAlone(t *testing.T) {
+	eachLab(t, func(t *testing.T, l *lab) {
+		l.refuse("poison")
+		var batch []string
+		for i := range 30 {
+			task := fmt.Sprintf("good-%d", i)
+			if i == 11 {
+				task = "poison"
+			}
+			batch = append(batch, ev("task.received", task, "", float64(i), `"task_name":"j"`))
+		}
+		l.send(session("celery"), l.now, batch)
+		got := storetest.Rows(t, l.db, `SELECT count(*) FROM tasks UNION ALL SELECT count(*) FROM dead_letters WHERE reason = 'refused'`)
+		if diff := cmp.Diff([][]string{{"29"}, {"1"}}, got); diff != "" {
+			t.Errorf("tasks and dead letters (- want, + got):\n%s", diff)
+		}
+	})
+}
+
+// TestHostileFramesAreBounded: what can't be stored in a dead letter is replaced, and what is wrong with thousands of
+// elements is told by a few letters; what comes behind is taken.
+func TestHostileFramesAreBounded(t *testing.T) {
+	eachLab(t, func(t *testing.T, l *lab) {
+		s := session("celery")
+		junk := make([]string, 6000)
+		for i := range junk {
+			junk[i] = "0"
+		}
+		l.send(s, l.now,
+			[]string{`{"kind":"task.\u0000","engine":"celery","task_id":""}`},
+			[]string{`{"kind":"task.received","engine":"celery","task_id":"n\u0000ul","occurred_at":"2026-03-02T08:00:00Z","data":{"task_name":"a\u0000b","worker":"w\u0000"}}`},
+			junk,
+			[]string{ev("task.received", "after", "", 1, `"task_name":"j"`)},
+		)
+		letters := storetest.Rows(t, l.db, `SELECT reason, count(*) FROM dead_letters GROUP BY reason ORDER BY reason`)
+		if diff := cmp.Diff([][]string{{"no_task_id", "1"}, {"too_many", "1"}, {"unusable", "51"}}, letters); diff != "" {
+			t.Errorf("dead letters (- want, + got):\n%s", diff)
+		}
+		tasks := storetest.Rows(t, l.db, `SELECT task_id, name FROM tasks ORDER BY task_id`)
+		if diff := cmp.Diff([][]string{{"after", "j"}, {"n\ufffdul", "a\ufffdb"}}, tasks); diff != "" {
+			t.Errorf("tasks (- want, + got):\n%s", diff)
+		}
+	})
+}
+
+// TestOldNewsShowsNoClock: a dead worker's buffer, delivered an hour late, says nothing of its clock; a worker whose clock
+// is an hour behind shows it.
+func TestOldNewsShowsNoClock(t *testing.T) {
+	eachLab(t, func(t *testing.T, l *lab) {
+		s := session("celery")
+		late := start.Add(time.Hour)
+		for i := range 60 {
+			l.send(s, late.Add(time.Duration(i)*100*time.Millisecond), []string{ev("task.started", fmt.Sprint("d", i), "celery@dead", float64(i)*60, ``)})
+			l.send(s, late.Add(time.Duration(i)*100*time.Millisecond), []string{ev("task.started", fmt.Sprint("b", i), "celery@behind", float64(i)/10, ``)})
+		}
+		if err := l.writer.Close(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		got := storetest.Rows(t, l.db, `SELECT name, offset_us FROM workers ORDER BY name`)
+		if len(got) != 2 || got[1][1] != "-" || !strings.HasPrefix(got[0][1], "-3600") {
+			t.Errorf("offsets %v, want an hour behind for celery@behind and none for celery@dead", got)
 		}
 	})
 }

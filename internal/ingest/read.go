@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"encoding/binary"
 	"encoding/json"
+	"fmt"
 	"hash/fnv"
+	"maps"
 	"math"
 	"slices"
 	"strings"
@@ -46,42 +48,74 @@ func (w *Writer) read(j *job) []*part {
 		return parts[i]
 	}
 	sender := senderOf(f.Session)
+	var letters deadLetters
+	beyond := 0
 	for e, err := range wire.Events(f.Payload) {
 		j.received++
 		if j.received > wire.MaxEvents {
-			p := at(f.Session.Agent)
-			p.dead = append(p.dead, w.deadLetter(f, e.Raw, deadTooMany, "a frame may have 5000 events"))
+			beyond++
 			continue
 		}
+		p := at(f.Session.Agent)
 		if err != nil {
-			p := at(f.Session.Agent)
-			p.dead = append(p.dead, w.deadLetter(f, e.Raw, deadShape, err.Error()))
+			letters.add(w, f, p, e.Raw, deadShape, err.Error())
 			continue
 		}
 		ev := event{}
 		if reason, detail := w.parse(f, &e, sender, &ev); reason != "" {
-			p := at(f.Session.Agent)
-			p.dead = append(p.dead, w.deadLetter(f, e.Raw, reason, detail))
+			letters.add(w, f, p, e.Raw, reason, detail)
 			continue
 		}
-		key := f.Session.Agent
 		if ev.isMark {
-			key = ev.ref.Key
+			p = at(ev.ref.Key)
 		}
-		p := at(key)
 		p.events = append(p.events, ev)
 	}
-	if j.received == 0 {
-		parts[0] = &part{job: j} // a frame without events is answered too
-	}
+	letters.sum(w, f, at(f.Session.Agent), beyond)
 	left := 0
-	for _, p := range parts {
-		if p != nil {
+	for i, p := range parts {
+		switch {
+		case p == nil:
+		case p.size() == 0 && j.received > 0:
+			parts[i] = nil // only asked for
+		default:
 			left++
 		}
 	}
 	j.left.Store(int32(left))
 	return parts
+}
+
+// maxLetters is how many dead letters one frame makes; what is wrong with more of it is told as a number. A frame of
+// published agents holds one event.
+const maxLetters = 50
+
+// deadLetters counts a frame's dead letters by reason, beyond those that are kept one by one.
+type deadLetters struct {
+	kept int
+	more map[string]int
+}
+
+func (d *deadLetters) add(w *Writer, f *Frame, p *part, raw []byte, reason, detail string) {
+	if d.kept < maxLetters {
+		d.kept++
+		p.dead = append(p.dead, w.deadLetter(f, d.kept, raw, reason, detail))
+		return
+	}
+	if d.more == nil {
+		d.more = map[string]int{}
+	}
+	d.more[reason]++
+}
+
+// sum adds one letter a reason for what add only counted, and one for the events beyond the number that is taken.
+func (d *deadLetters) sum(w *Writer, f *Frame, p *part, beyond int) {
+	for _, reason := range slices.Sorted(maps.Keys(d.more)) {
+		p.dead = append(p.dead, w.deadLetter(f, 0, nil, reason, fmt.Sprintf("%d more elements of the frame, not kept one by one", d.more[reason])))
+	}
+	if beyond > 0 {
+		p.dead = append(p.dead, w.deadLetter(f, 0, nil, deadTooMany, fmt.Sprintf("%d events beyond the %d that are taken of a frame", beyond, wire.MaxEvents)))
+	}
 }
 
 // senderOf names the agent's process to the fold.
@@ -194,8 +228,9 @@ func (w *Writer) signsOfLife(f *Frame, e *wire.Event, d facts, at int64, engine 
 	}
 	ev.worker = store.WorkerTouch{Project: f.Session.Project, Engine: engine, Name: name, Seen: f.Received, Stopped: e.Kind == "worker.offline"}
 	if e.HasTime {
-		lead := w.clocks.observe(workerKey{f.Session.Project, engine, name}, at, f.Received)
-		ev.worker.Offset = &lead
+		if lead, ok := w.clocks.observe(workerKey{f.Session.Project, engine, name}, at, f.Received); ok {
+			ev.worker.Offset = &lead
+		}
 		if at < f.Received-freshFor {
 			ev.worker.Seen = at + freshFor
 		}
@@ -354,9 +389,9 @@ func runtime(v []byte) fold.Number {
 // clean makes a text storable: NUL becomes U+FFFD.
 func clean(s string) string { return strings.ReplaceAll(s, "\x00", "\ufffd") }
 
-// deadLetter is what is kept of an event that can't be taken. Of one receipt its id is always the same, so that a group
+// deadLetter is what is kept of an event that can't be taken, the n-th of its frame. Of one receipt its id is always the same, so that a group
 // that is written again buries nothing twice.
-func (w *Writer) deadLetter(f *Frame, raw []byte, reason, detail string) store.DeadLetter {
+func (w *Writer) deadLetter(f *Frame, n int, raw []byte, reason, detail string) store.DeadLetter {
 	body := redact.Event(raw)
 	if len(body) > maxBody {
 		cut := maxBody
@@ -365,20 +400,30 @@ func (w *Writer) deadLetter(f *Frame, raw []byte, reason, detail string) store.D
 		}
 		body = body[:cut]
 	}
-	h := id.Named(f.Session.Agent, append([]byte(f.ID+"\x00"), raw...))
+	h := id.Named(f.Session.Agent, fmt.Appendf(nil, "%s\x00%d\x00%s\x00%s\x00%s", f.ID, n, reason, detail, raw))
 	at := id.At(f.Received)
+	at[7] &^= 3 // the random bits of the first half
 	binary.BigEndian.PutUint64(at[8:], binary.BigEndian.Uint64(h[8:]))
 	return store.DeadLetter{
 		Project: f.Session.Project, ID: at, Agent: f.Session.Agent, Received: f.Received, FrameID: clean(f.ID),
-		Reason: reason, Detail: detail, Size: int32(min(len(raw), math.MaxInt32)), Body: string(body),
+		Reason: reason, Detail: clean(detail), Size: int32(min(len(raw), math.MaxInt32)), Body: string(body),
 	}
 }
 
-// bury makes all of a part's events dead letters.
-func (w *Writer) bury(p *part, reason string, err error) {
-	for i := range p.events {
-		e := &p.events[i]
-		p.dead = append(p.dead, w.deadLetter(p.job.frame, e.row.Payload, reason, "kind "+e.row.Kind+": the database refuses it: "+err.Error()))
+// bury makes the part's event a dead letter, or, where it has none left, strips its dead letters of what the database may
+// have refused. It reports whether there is something left to try.
+func (w *Writer) bury(p *part, code string) bool {
+	if len(p.events) > 0 {
+		e := &p.events[0]
+		p.dead = append(p.dead, w.deadLetter(p.job.frame, int(binary.BigEndian.Uint32(e.row.ID[:4])), e.row.Payload, deadRefused, "kind "+e.row.Kind+": the database refuses it (code "+code+")"))
+		p.events = nil
+		return true
 	}
-	p.events = nil
+	left := false
+	for i := range p.dead {
+		if d := &p.dead[i]; d.Body != "" || d.FrameID != "" {
+			d.Body, d.FrameID, d.Detail, left = "", "", "the database refuses what was to be kept of it (code "+code+")", true
+		}
+	}
+	return left
 }

@@ -61,30 +61,38 @@ type clocks struct {
 	workers map[workerKey]clock
 }
 
-// clock is the greatest lead of a worker's events over their receipt, over one window: the event that was the least
+// clock is what the leads of a worker's events over their receipt were in one window. The event that was the least
 // delayed shows the offset best.
 type clock struct {
-	from int64 // µs, start of the window
-	lead int64 // µs
+	from, to    int64 // µs: receipt of the first and of the newest event
+	least, most int64 // µs: leads
 }
 
-const clockWindow = 60_000_000 // µs
+const (
+	clockWindow = 60_000_000 // µs
+	// A time ahead of its receipt, or just behind, speaks for itself. One far behind may be old news, delivered late: only
+	// events that come one after the other, all as far behind, show a clock.
+	plainLead    = -2_000_000 // µs
+	steadyFor    = 1_000_000  // µs
+	steadyWithin = 2_000_000  // µs
+)
 
 func newClocks() *clocks { return &clocks{workers: map[workerKey]clock{}} }
 
-// observe takes an event's time and its receipt and returns the worker's offset as known now, in µs.
-func (c *clocks) observe(k workerKey, at, heard int64) int64 {
+// observe takes an event's time and its receipt and returns how far the worker's clock is ahead as known now, in µs; ok
+// is false as long as that can't be told.
+func (c *clocks) observe(k workerKey, at, heard int64) (lead int64, ok bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	lead := at - heard
-	m, ok := c.workers[k]
-	if !ok || heard-m.from > clockWindow {
+	lead = at - heard
+	m, found := c.workers[k]
+	if !found || heard-m.from > clockWindow {
 		if len(c.workers) > maxTouches {
 			clear(c.workers)
 		}
-		m = clock{from: heard, lead: lead}
+		m = clock{from: heard, least: lead, most: lead}
 	}
-	m.lead = max(m.lead, lead)
+	m.to, m.least, m.most = max(m.to, heard), min(m.least, lead), max(m.most, lead)
 	c.workers[k] = m
-	return m.lead
+	return m.most, m.most > plainLead || (m.to-m.from >= steadyFor && m.most-m.least <= steadyWithin)
 }

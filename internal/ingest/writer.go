@@ -152,6 +152,16 @@ type part struct {
 	dead   []store.DeadLetter
 }
 
+// size is how many rows of events or dead letters the part brings.
+func (p *part) size() int { return len(p.events) + len(p.dead) }
+
+// halves makes two parts of one; the job waits for both.
+func (p *part) halves() [2]*part {
+	p.job.left.Add(1)
+	n := len(p.events) / 2
+	return [2]*part{{job: p.job, events: p.events[:n]}, {job: p.job, events: p.events[n:], dead: p.dead}}
+}
+
 // Submit reads the frame and queues it. It waits while the queue is full, which is the back-pressure to the socket, and
 // answers an error only if ctx ends or the writer is closed; the frame's Done is not called then.
 func (w *Writer) Submit(ctx context.Context, f *Frame) error {
@@ -223,7 +233,7 @@ func (w *Writer) write(ctx context.Context, shard <-chan *part) {
 
 // collect groups first with what waits behind it, and with what comes within a lull.
 func (w *Writer) collect(shard <-chan *part, first *part, timer *time.Timer) []*part {
-	group, n := []*part{first}, len(first.events)
+	group, n := []*part{first}, first.size()
 	timer.Reset(lull)
 	for n < w.group {
 		var p *part
@@ -244,13 +254,13 @@ func (w *Writer) collect(shard <-chan *part, first *part, timer *time.Timer) []*
 			return group
 		}
 		group = append(group, p)
-		n += len(p.events)
+		n += p.size()
 	}
 	return group
 }
 
 // commit writes the group, however often it takes. A group that the database refuses for what is in it is halved until
-// the frame that is to blame stands alone and goes to the dead letters.
+// the event that is to blame stands alone and goes to the dead letters.
 func (w *Writer) commit(ctx context.Context, group []*part) {
 	for try := 0; ; try++ {
 		accepted, err := w.attempt(ctx, group)
@@ -271,11 +281,20 @@ func (w *Writer) commit(ctx context.Context, group []*part) {
 			w.commit(ctx, group[:len(group)/2])
 			w.commit(ctx, group[len(group)/2:])
 			return
-		case store.Refused(err) && group[0].events != nil:
-			w.log.ErrorContext(ctx, "frame refused by the database", "err", err, "agent", group[0].job.frame.Session.Agent)
-			w.bury(group[0], "refused", err)
-			try = -1
-			continue
+		case store.Refused(err) && len(group[0].events) > 1:
+			for _, half := range group[0].halves() {
+				w.commit(ctx, []*part{half})
+			}
+			return
+		case store.Refused(err):
+			p := group[0]
+			w.log.ErrorContext(ctx, "event refused by the database", "code", store.Code(err), "agent", p.job.frame.Session.Agent)
+			if w.bury(p, store.Code(err)) {
+				try = -1
+				continue
+			}
+			w.finish(p, 0, nil) // not even its dead letters can be kept: said above, and nothing behind it waits
+			return
 		}
 		w.Stats.Retries.Add(1)
 		if errors.Is(err, store.ErrConflict) && try < 10 {

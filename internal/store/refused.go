@@ -20,3 +20,14 @@ func Refused(err error) bool {
 	}
 	return errors.Is(err, sqlite3.TOOBIG) || errors.Is(err, sqlite3.CONSTRAINT) || errors.Is(err, sqlite3.MISMATCH)
 }
+
+// Code names a database's error without quoting what it is about: Postgres's SQLSTATE or SQLite's name for it.
+func Code(err error) string {
+	if pg, ok := errors.AsType[*pgconn.PgError](err); ok {
+		return pg.Code
+	}
+	if lite, ok := errors.AsType[*sqlite3.Error](err); ok {
+		return lite.ExtendedCode().Error()
+	}
+	return "unknown"
+}
