@@ -232,9 +232,9 @@ func walkFields(typ reflect.Type, seen map[reflect.Type]bool, visit func(reflect
 	}
 }
 
-// TestEveryChangeLeavesItsEntry: each route that changes something writes an entry with its own action when it succeeds,
+// TestLessonA25EveryChangeLeavesItsEntry: each route that changes something writes an entry with its own action when it succeeds,
 // in the transaction of the change, and one with the outcome deny or error when it is refused.
-func TestEveryChangeLeavesItsEntry(t *testing.T) {
+func TestLessonA25EveryChangeLeavesItsEntry(t *testing.T) {
 	each(t, nil, func(t *testing.T, b *brain) {
 		db := storetest.DB(t, b.url)
 		entries := func() []string {
@@ -388,8 +388,13 @@ func TestWhoMayDoWhat(t *testing.T) {
 		}
 		got := ""
 		for i, c := range []caller{
-			{}, {email: "x"}, {email: "x", role: auth.Viewer}, {email: "x", role: auth.Auditor}, {email: "x", role: auth.Operator},
-			{email: "x", role: auth.Admin}, {email: "x", global: true},
+			{},
+			{email: "x"},
+			{email: "x", role: auth.Viewer},
+			{email: "x", role: auth.Auditor},
+			{email: "x", role: auth.Operator},
+			{email: "x", role: auth.Admin},
+			{email: "x", global: true},
 		} {
 			if c.want(rt) == 0 {
 				got += "nsvaomg"[i : i+1]
