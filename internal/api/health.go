@@ -1,6 +1,7 @@
 package api
 
 import (
+	"cmp"
 	"context"
 	"net/http"
 	"os"
@@ -14,11 +15,15 @@ import (
 type status struct {
 	Status string `json:"status"`
 	Reason string `json:"reason,omitempty" enum:"database" doc:"what is missing, when unready"`
+	Audit  string `json:"audit" enum:"ok,history_in_doubt,audit_key_unknown,failed" doc:"whether changes can be made; if not, events are taken and reads answered all the same"`
+	Detail string `json:"audit_detail,omitempty" doc:"what to do about it"`
 }
 
-// showHealth says that the process answers; it looks at nothing.
+// showHealth says that the process answers, and what is known of the audit log; it asks nobody.
 func (s *Server) showHealth(context.Context, *struct{}) (*reply[status], error) {
-	return &reply[status]{status{Status: "ok"}}, nil
+	out := &reply[status]{status{Status: "ok"}}
+	out.Body.describe(s.Audit.Err())
+	return out, nil
 }
 
 type readiness struct {
@@ -29,13 +34,18 @@ type readiness struct {
 // readyDeadline is how long the database may take to answer before the brain calls itself unready.
 const readyDeadline = 2 * time.Second
 
+// showReady asks the database. A brain that can't make changes is ready: it takes events and answers reads.
 func (s *Server) showReady(ctx context.Context, _ *struct{}) (*readiness, error) {
 	ctx, cancel := context.WithTimeout(ctx, readyDeadline)
 	defer cancel()
 	if err := s.Store.Ping(ctx); err != nil {
-		return &readiness{http.StatusServiceUnavailable, status{Status: "unready", Reason: "database"}}, nil
+		out := &readiness{http.StatusServiceUnavailable, status{Status: "unready", Reason: "database"}}
+		out.Body.describe(cmp.Or(s.Audit.Err(), err))
+		return out, nil
 	}
-	return &readiness{http.StatusOK, status{Status: "ready"}}, nil
+	out := &readiness{http.StatusOK, status{Status: "ready"}}
+	out.Body.describe(s.Audit.Try(ctx))
+	return out, nil
 }
 
 // system describes the process and its database.

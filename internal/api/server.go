@@ -38,6 +38,7 @@ type Options struct {
 	Refusals  Refusals
 	Settings  Settings
 	Metrics   *metrics.Metrics
+	Audit     *AuditHealth // nil: an own one
 	Version   string
 
 	// SigningSecret is the text with which agents of a project are configured to sign frames.
@@ -98,6 +99,9 @@ func New(o Options) *Server {
 	}
 	if s.Pause == nil {
 		s.Pause = pause
+	}
+	if s.Audit == nil {
+		s.Audit = NewAuditHealth(s.Store, s.Log, s.Now)
 	}
 	s.Settings.fill()
 	s.tries = newSetupTries(s.Settings.SetupTries)

@@ -14,6 +14,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/z4j-go/z4j/internal/api"
 	"github.com/z4j-go/z4j/internal/config"
 	"github.com/z4j-go/z4j/internal/gateway"
 	"github.com/z4j-go/z4j/internal/id"
@@ -42,6 +43,7 @@ type Brain struct {
 
 	url    string
 	holder string
+	audit  *api.AuditHealth
 	stops  []stop
 	failed chan error
 	once   sync.Once
@@ -81,6 +83,7 @@ func Start(ctx context.Context, o Options) (_ *Brain, err error) {
 		return nil, err
 	}
 	b.onStop("store", time.Second, b.closeStore)
+	b.audit = api.NewAuditHealth(b.Store, b.Log, b.Now)
 
 	passwords := Passwords(c)
 	if err := b.firstAccount(ctx, passwords); err != nil {

@@ -20,8 +20,8 @@ func (b *Brain) jobs() []jobs.Job {
 		{Name: "partitions", Every: time.Hour, Run: func(ctx context.Context) error {
 			return b.Store.EnsurePartitions(ctx, b.Now(), partitionsAhead)
 		}},
-		// Nothing to do: while changes are refused it fails, which the log and z4j_background_task_error_active say.
-		{Name: "audit", Every: time.Minute, Local: true, Run: func(context.Context) error { return b.Store.AuditErr() }},
+		// Nothing to do: while changes are refused it fails, which health, the log and z4j_background_task_error_active say.
+		{Name: "audit", Every: 15 * time.Second, Local: true, Run: b.audit.Try},
 	}
 }
 

@@ -35,7 +35,7 @@ func (b *Brain) api(passwords *auth.Passwords, agents *gateway.Server, refused *
 	return api.New(api.Options{
 		Store: b.Store, Log: b.Log, Now: b.Now, Passwords: passwords, Master: master, Version: b.Version,
 		Sessions: auth.SessionKeys{Current: c.Secrets.Session.Reveal(), Previous: c.Secrets.PreviousSession.Reveal()},
-		Hosts:    hosts, Proxies: auth.Proxies(c.Network.TrustedProxies), Agents: agents, Refusals: refused, Metrics: counts,
+		Hosts:    hosts, Proxies: auth.Proxies(c.Network.TrustedProxies), Agents: agents, Refusals: refused, Metrics: counts, Audit: b.audit,
 		SigningSecret: func(project id.ID) string { return wire.EncodeSecret(wire.ProjectSecret(string(master), project)) },
 		Settings: api.Settings{
 			Dev: c.IsDev(), PublicURL: c.Network.PublicURL, Docs: c.Observe.OpenAPIVisibility, MaxBody: int64(c.Network.MaxPayload),
