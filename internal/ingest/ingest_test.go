@@ -128,8 +128,10 @@ func TestATaskFromBirthToEnd(t *testing.T) {
 		at := func(sec float64) string {
 			return fmt.Sprint(start.Add(time.Duration(sec * float64(time.Second))).UnixMicro())
 		}
-		want := []string{"celery", "a1", "4", "-", at(3.5), at(0), at(1), at(3.5), "-", "1000000", "2500000", "1", "1", "0", "1", "shop.charge", "default", "celery@n1",
-			"-", "-", "-", "-", "[7205759403792793601]", "{}"}
+		want := []string{
+			"celery", "a1", "4", "-", at(3.5), at(0), at(1), at(3.5), "-", "1000000", "2500000", "1", "1", "0", "1", "shop.charge", "default", "celery@n1",
+			"-", "-", "-", "-", "[7205759403792793601]", "{}",
+		}
 		if diff := cmp.Diff(want, task); diff != "" {
 			t.Errorf("task (- want, + got):\n%s", diff)
 		}

@@ -35,8 +35,11 @@ const agentColumns = `id, project_id, name, protocol_version, framework_adapter,
 
 func (a *Agent) fields() []any {
 	return []any{
-		&a.ID, &a.Project, &a.Name, &a.ProtocolVersion, &a.FrameworkAdapter, parsedJSON{&a.EngineAdapters}, parsedJSON{&a.SchedulerAdapters},
-		rawJSON{&a.Capabilities}, &a.LastSeenAt, &a.LastConnectAt, &a.CreatedAt, &a.HostName, &a.AgentVersion,
+		&a.ID, &a.Project, &a.Name, &a.ProtocolVersion, &a.FrameworkAdapter,
+		parsedJSON{&a.EngineAdapters},
+		parsedJSON{&a.SchedulerAdapters},
+		rawJSON{&a.Capabilities},
+		&a.LastSeenAt, &a.LastConnectAt, &a.CreatedAt, &a.HostName, &a.AgentVersion,
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/z4j-go/z4j/internal/id"
@@ -276,12 +277,12 @@ func (s *Store) goneAgents(ctx context.Context, agents map[id.ID]Time) (map[id.I
 		args = append(args, a)
 	}
 	for chunk := range slices.Chunk(args, 500) {
-		list := ""
+		var list strings.Builder
 		for i := range chunk {
-			list += ", $" + strconv.Itoa(i+1)
+			list.WriteString(", $" + strconv.Itoa(i+1))
 		}
 		rows, err := s.read.QueryContext(ctx, `SELECT agents.id FROM agents JOIN projects ON projects.id = agents.project_id
-			WHERE revoked_at IS NULL AND is_active AND agents.id IN (`+list[2:]+`)`, chunk...)
+			WHERE revoked_at IS NULL AND is_active AND agents.id IN (`+list.String()[2:]+`)`, chunk...)
 		live, err := collect(rows, err, func(u *id.ID) []any { return []any{u} })
 		if err != nil {
 			return nil, wrap("look for revoked agents", err)

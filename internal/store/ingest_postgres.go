@@ -20,24 +20,30 @@ type statement struct {
 }
 
 var (
-	readTasks = statement{"z4j_read_tasks", `
+	readTasks = statement{
+		"z4j_read_tasks", `
 		SELECT t.project_id, t.engine, t.task_key, t.id, t.created_at, t.name, t.queue, t.marks
 		FROM unnest($1::uuid[], $2::text[], $3::uuid[]) AS k (project_id, engine, task_key)
 		JOIN tasks t ON t.project_id = k.project_id AND t.engine = k.engine AND t.task_key = k.task_key
 		ORDER BY t.project_id, t.engine, t.task_key
 		FOR UPDATE OF t`,
-		[]uint32{oidUUID, oidText, oidUUID}}
+		[]uint32{oidUUID, oidText, oidUUID},
+	}
 
-	insertEvents = statement{"z4j_insert_events", `
+	insertEvents = statement{
+		"z4j_insert_events", `
 		INSERT INTO events (project_id, id, agent_id, task_key, occurred_at, received_at, engine, task_id, kind, worker, payload)
 		SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::uuid[], $5::timestamptz[], $6::timestamptz[], $7::text[], $8::text[],
 			$9::text[], $10::text[], $11::text[])
 		ON CONFLICT DO NOTHING`,
-		[]uint32{oidUUID, oidUUID, oidUUID, oidUUID, oidTimestamptz, oidTimestamptz, oidText, oidText, oidText, oidText, oidText}}
+		[]uint32{oidUUID, oidUUID, oidUUID, oidUUID, oidTimestamptz, oidTimestamptz, oidText, oidText, oidText, oidText, oidText},
+	}
 
-	taskOIDs = []uint32{oidUUID, oidText, oidUUID, oidUUID, oidTimestamptz, oidTimestamptz, oidTimestamptz, oidTimestamptz, oidTimestamptz, oidTimestamptz,
+	taskOIDs = []uint32{
+		oidUUID, oidText, oidUUID, oidUUID, oidTimestamptz, oidTimestamptz, oidTimestamptz, oidTimestamptz, oidTimestamptz, oidTimestamptz,
 		oidTimestamptz, oidInt8, oidInt8, oidInt2, oidInt2, oidInt4, oidInt4, oidInt4, oidInt4, oidBool, oidText, oidText, oidText, oidText, oidText,
-		oidText, oidText, oidText, oidText, oidText, oidText, oidBytea}
+		oidText, oidText, oidText, oidText, oidText, oidText, oidBytea,
+	}
 
 	insertTasks = statement{"z4j_insert_tasks", `
 		INSERT INTO tasks (` + taskWriteColumns + `)
@@ -48,8 +54,10 @@ var (
 		FROM ` + taskUnnest + ` AS u (` + taskWriteColumns + `)
 		WHERE t.project_id = u.project_id AND t.engine = u.engine AND t.task_key = u.task_key`, taskOIDs}
 
-	attemptOIDs = []uint32{oidUUID, oidText, oidUUID, oidInt4, oidInt2, oidTimestamptz, oidTimestamptz, oidInt8, oidInt8, oidInt4, oidText,
-		oidText, oidText, oidText, oidText, oidText}
+	attemptOIDs = []uint32{
+		oidUUID, oidText, oidUUID, oidInt4, oidInt2, oidTimestamptz, oidTimestamptz, oidInt8, oidInt8, oidInt4, oidText,
+		oidText, oidText, oidText, oidText, oidText,
+	}
 
 	upsertAttempts = statement{"z4j_upsert_attempts", `
 		INSERT INTO attempts (` + attemptWriteColumns + `)
@@ -65,55 +73,71 @@ var (
 			AS u (project_id, engine, task_key, number, state, started_at, finished_at, wait_us, runtime_us, retries, worker)
 		WHERE a.project_id = u.project_id AND a.engine = u.engine AND a.task_key = u.task_key AND a.number = u.number`, attemptOIDs[:11]}
 
-	deleteAttempts = statement{"z4j_delete_attempts", `
+	deleteAttempts = statement{
+		"z4j_delete_attempts", `
 		DELETE FROM attempts WHERE (project_id, engine, task_key, number) IN (SELECT * FROM unnest($1::uuid[], $2::text[], $3::uuid[], $4::integer[]))`,
-		[]uint32{oidUUID, oidText, oidUUID, oidInt4}}
+		[]uint32{oidUUID, oidText, oidUUID, oidInt4},
+	}
 
-	upsertPayloads = statement{"z4j_upsert_payloads", `
+	upsertPayloads = statement{
+		"z4j_upsert_payloads", `
 		INSERT INTO task_payloads (project_id, engine, task_key, mark, payload)
 		SELECT * FROM unnest($1::uuid[], $2::text[], $3::uuid[], $4::bytea[], $5::text[])
 		ON CONFLICT (project_id, engine, task_key, mark) DO UPDATE SET payload = excluded.payload`,
-		[]uint32{oidUUID, oidText, oidUUID, oidBytea, oidText}}
+		[]uint32{oidUUID, oidText, oidUUID, oidBytea, oidText},
+	}
 
-	deletePayloads = statement{"z4j_delete_payloads", `
+	deletePayloads = statement{
+		"z4j_delete_payloads", `
 		DELETE FROM task_payloads WHERE (project_id, engine, task_key, mark) IN (SELECT * FROM unnest($1::uuid[], $2::text[], $3::uuid[], $4::bytea[]))`,
-		[]uint32{oidUUID, oidText, oidUUID, oidBytea}}
+		[]uint32{oidUUID, oidText, oidUUID, oidBytea},
+	}
 
 	upsertMinutes = statement{"z4j_upsert_minutes", rollupUpsert("rollup_minutes"), rollupOIDs}
 	upsertHours   = statement{"z4j_upsert_hours", rollupUpsert("rollup_hours"), rollupOIDs}
 	rollupOIDs    = []uint32{oidUUID, oidTimestamptz, oidInt2, oidText, oidText, oidInt8, oidInt8}
 
-	touchWorkers = statement{"z4j_touch_workers", `
+	touchWorkers = statement{
+		"z4j_touch_workers", `
 		INSERT INTO workers (project_id, engine, name, id, last_seen_at, created_at, stopped_at, offset_us)
 		SELECT * FROM unnest($1::uuid[], $2::text[], $3::text[], $4::uuid[], $5::timestamptz[], $6::timestamptz[], $7::timestamptz[], $8::bigint[])
 		ON CONFLICT (project_id, engine, name) DO UPDATE SET ` + workerTouchAssignments,
-		[]uint32{oidUUID, oidText, oidText, oidUUID, oidTimestamptz, oidTimestamptz, oidTimestamptz, oidInt8}}
+		[]uint32{oidUUID, oidText, oidText, oidUUID, oidTimestamptz, oidTimestamptz, oidTimestamptz, oidInt8},
+	}
 
-	touchQueues = statement{"z4j_touch_queues", `
+	touchQueues = statement{
+		"z4j_touch_queues", `
 		INSERT INTO queues (project_id, engine, name, id, last_seen_at, created_at)
 		SELECT * FROM unnest($1::uuid[], $2::text[], $3::text[], $4::uuid[], $5::timestamptz[], $6::timestamptz[])
 		ON CONFLICT (project_id, engine, name) DO UPDATE SET last_seen_at = excluded.last_seen_at
 		WHERE queues.last_seen_at < excluded.last_seen_at`,
-		[]uint32{oidUUID, oidText, oidText, oidUUID, oidTimestamptz, oidTimestamptz}}
+		[]uint32{oidUUID, oidText, oidText, oidUUID, oidTimestamptz, oidTimestamptz},
+	}
 
-	beatWorkers = statement{"z4j_beat_workers", `
+	beatWorkers = statement{
+		"z4j_beat_workers", `
 		INSERT INTO workers (project_id, agent_id, engine, name, id, last_seen_at, created_at, pid, concurrency, active_tasks, queues, load_average, metadata)
 		SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::text[], $5::uuid[], $6::timestamptz[], $7::timestamptz[], $8::bigint[], $9::bigint[],
 			$10::bigint[], $11::text[], $12::text[], $13::text[])
 		ON CONFLICT (project_id, engine, name) DO UPDATE SET ` + workerBeatAssignments,
-		[]uint32{oidUUID, oidUUID, oidText, oidText, oidUUID, oidTimestamptz, oidTimestamptz, oidInt8, oidInt8, oidInt8, oidText, oidText, oidText}}
+		[]uint32{oidUUID, oidUUID, oidText, oidText, oidUUID, oidTimestamptz, oidTimestamptz, oidInt8, oidInt8, oidInt8, oidText, oidText, oidText},
+	}
 
-	beatQueues = statement{"z4j_beat_queues", `
+	beatQueues = statement{
+		"z4j_beat_queues", `
 		INSERT INTO queues (project_id, engine, name, id, last_seen_at, created_at, pending_at, pending_count)
 		SELECT * FROM unnest($1::uuid[], $2::text[], $3::text[], $4::uuid[], $5::timestamptz[], $6::timestamptz[], $7::timestamptz[], $8::bigint[])
 		ON CONFLICT (project_id, engine, name) DO UPDATE SET ` + queueBeatAssignments,
-		[]uint32{oidUUID, oidText, oidText, oidUUID, oidTimestamptz, oidTimestamptz, oidTimestamptz, oidInt8}}
+		[]uint32{oidUUID, oidText, oidText, oidUUID, oidTimestamptz, oidTimestamptz, oidTimestamptz, oidInt8},
+	}
 
-	insertDeadLetters = statement{"z4j_insert_dead_letters", `
+	insertDeadLetters = statement{
+		"z4j_insert_dead_letters", `
 		INSERT INTO dead_letters (project_id, id, agent_id, received_at, frame_id, reason, detail, size, body)
 		SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::timestamptz[], $5::text[], $6::text[], $7::text[], $8::integer[], $9::text[])
 		ON CONFLICT DO NOTHING`,
-		[]uint32{oidUUID, oidUUID, oidUUID, oidTimestamptz, oidText, oidText, oidText, oidInt4, oidText}}
+		[]uint32{oidUUID, oidUUID, oidUUID, oidTimestamptz, oidText, oidText, oidText, oidInt4, oidText},
+	}
 )
 
 const taskUnnest = `unnest($1::uuid[], $2::text[], $3::uuid[], $4::uuid[], $5::timestamptz[], $6::timestamptz[], $7::timestamptz[],

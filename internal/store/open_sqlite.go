@@ -107,7 +107,7 @@ func numberParameters(q string) string {
 	}
 	b := []byte(q)
 	quote := byte(0)
-	for i := 0; i < len(b); i++ {
+	for i := range b {
 		switch c := b[i]; {
 		case quote != 0:
 			if c == quote {

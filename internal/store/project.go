@@ -26,7 +26,8 @@ const projectColumns = `projects.id, slug, name, description, environment, proje
 
 func (p *Project) fields() []any {
 	return []any{
-		&p.ID, &p.Slug, &p.Name, &p.Description, &p.Environment, &p.Timezone, &p.IsActive, &p.DefaultSchedulerOwner, parsedJSON{&p.AllowedSchedulers},
+		&p.ID, &p.Slug, &p.Name, &p.Description, &p.Environment, &p.Timezone, &p.IsActive, &p.DefaultSchedulerOwner,
+		parsedJSON{&p.AllowedSchedulers},
 		&p.CreatedAt, &p.UpdatedAt,
 	}
 }

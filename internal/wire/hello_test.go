@@ -46,8 +46,10 @@ func TestParseHelloIsLenient(t *testing.T) {
 		{"a role that is a list", string(hello(minimalHello + `,"worker_role":[]`)), func(h wire.Hello) bool { return h.WorkerRole == "" }},
 		{"a host that is text", string(hello(minimalHello + `,"host":"x"`)), func(h wire.Hello) bool { return h.HostName == "" && h.Host == nil }},
 		{"a host name that is a number", string(hello(minimalHello + `,"host":{"name":7}`)), func(h wire.Hello) bool { return h.HostName == "" }},
-		{"null everywhere", string(hello(minimalHello + `,"engines":null,"capabilities":null,"host":null,"worker_id":null,"worker_role":null,"worker_pid":null`)),
-			func(h wire.Hello) bool { return h.WorkerID == nil && h.Engines == nil }},
+		{
+			"null everywhere", string(hello(minimalHello + `,"engines":null,"capabilities":null,"host":null,"worker_id":null,"worker_role":null,"worker_pid":null`)),
+			func(h wire.Hello) bool { return h.WorkerID == nil && h.Engines == nil },
+		},
 		{"NUL and half a pair in a name", string(hello(minimalHello + `,"worker_id":"a\u0000\ud83d"`)), func(h wire.Hello) bool { return *h.WorkerID == "a\ufffd\ufffd" }},
 	}
 	for _, tt := range tests {
