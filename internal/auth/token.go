@@ -10,8 +10,8 @@ import (
 )
 
 const (
-	agentTokenLabel = "z4j-agent-token-v1" //nolint:gosec // the public name of a derivation, not a secret.
-	setupTokenLabel = "z4j-setup-token-v1" //nolint:gosec // likewise.
+	agentTokenLabel = "z4j-agent-token-v1" // the public name of a derivation, not a secret
+	setupTokenLabel = "z4j-setup-token-v1"
 
 	tokenBytes = 32 // of every token; 43 characters as text
 )
