@@ -173,13 +173,19 @@ func (l *lab) agentState() (string, error) {
 	return "gone", nil
 }
 
-// stopWorker stops it as a supervisor does.
+// stopWorker stops it as a supervisor does: it asks, and after a while it doesn't ask.
 func (l *lab) stopWorker(t testing.TB) {
 	t.Helper()
+	const grace = 45 * time.Second
 	if err := l.worker.Process.Signal(syscall.SIGTERM); err != nil {
 		t.Fatal(err)
 	}
+	kill := time.AfterFunc(grace, func() {
+		t.Log("the worker did not stop when it was asked to")
+		_ = syscall.Kill(-l.worker.Process.Pid, syscall.SIGKILL)
+	})
 	_ = l.worker.Wait() // Celery's exit code after SIGTERM is its own affair
+	kill.Stop()
 	l.worker = nil
 }
 
