@@ -2,7 +2,10 @@ package store
 
 import (
 	"context"
+	"database/sql"
 	"strings"
+
+	"github.com/jackc/pgx/v5/stdlib"
 
 	"github.com/z4j-go/z4j/internal/id"
 )
@@ -81,4 +84,26 @@ func (s *Store) SearchBy(rows int) { s.stretch = rows }
 // TaskCursor is the cursor at a task.
 func TaskCursor(task id.ID, back bool) string {
 	return newestTasks.encode(cursor{back: back, key: []any{task}})
+}
+
+// PostgresConns is how many connections a brain has to Postgres at most.
+const PostgresConns = readConns + auditedConns + ingestConns
+
+// Pool is one of a store's sets of connections.
+type Pool struct {
+	*sql.DB
+	Name string
+	Most int // connections
+}
+
+// Pools are all connections of the store. On Postgres they are a second view of the pools, for the caller to close.
+func (s *Store) Pools() []Pool {
+	if s.pool == nil {
+		return []Pool{{s.read, "read", sqliteReads}, {s.write, "write", 1}}
+	}
+	return []Pool{
+		{stdlib.OpenDBFromPool(s.pool), "read", int(s.pool.Config().MaxConns)},
+		{stdlib.OpenDBFromPool(s.audited), "audited", int(s.audited.Config().MaxConns)},
+		{stdlib.OpenDBFromPool(s.ingests), "ingest", int(s.ingests.Config().MaxConns)},
+	}
 }
