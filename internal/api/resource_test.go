@@ -1,12 +1,15 @@
 package api_test
 
 import (
+	"bytes"
+	"log/slog"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/z4j-go/z4j/internal/api"
 	"github.com/z4j-go/z4j/internal/auth"
 	"github.com/z4j-go/z4j/internal/store"
 	"github.com/z4j-go/z4j/internal/store/storetest"
@@ -186,19 +189,27 @@ func TestLessonD12D11RevokedAgents(t *testing.T) {
 	})
 }
 
-// TestNoSecretLeavesOrStays: what is shown once stands in no other answer and, as it is, in no table.
+// TestNoSecretLeavesOrStays: what is shown once stands in no other answer, in no log and, as it is, in no table.
 func TestNoSecretLeavesOrStays(t *testing.T) {
-	each(t, nil, func(t *testing.T, b *brain) {
+	storetest.EachURL(t, func(t *testing.T, url string) {
+		var text bytes.Buffer
+		b := start(t, url, func(o *api.Options) { o.Log = slog.New(slog.NewTextHandler(&text, &slog.HandlerOptions{Level: slog.LevelDebug})) })
 		root := b.setUp()
 		minted := root.post("/projects/default/agents", object{"name": "web"}).must(t, "mint", 201)
 		root.post("/auth/login", object{"email": "root@example.com", "password": "Wr0ng-Secret-Password"})
 		root.get("/auth/me").must(t, "still logged in", 200)
 		token, secret := minted.body["token"].(string), minted.body["hmac_secret"].(string)
-		var text strings.Builder
+		root.do("GET", "/setup?token="+token, nil)
+		root.get("/projects/none/"+token).must(t, "an address with a secret", 404)
+		root.post("/users", `{"email":"x@example.com","password":["`+password+`"]}`).must(t, "a password that can't be read", 422)
+		logged := text.Len()
 		for _, path := range []string{"/auth/me", "/auth/sessions", "/users", "/projects", "/projects/default", "/projects/default/memberships", "/projects/default/agents"} {
 			text.WriteString(root.get(path).must(t, path, 200).text)
 		}
 		shown := text.String()
+		if logged < 500 {
+			t.Errorf("log: got %d bytes, want a line for each request", logged)
+		}
 		db := storetest.DB(t, b.url)
 		tables := `SELECT name FROM sqlite_master WHERE type = 'table'`
 		if b.store.Dialect() == "postgres" {

@@ -63,6 +63,21 @@ func TestSetUp(t *testing.T) {
 	})
 }
 
+// TestLessonC14AnAddressThatSetsUpLogsIn: every entrance takes the same addresses, also those of private domains.
+func TestLessonC14AnAddressThatSetsUpLogsIn(t *testing.T) {
+	b := start(t, storetest.SQLite(t), nil)
+	root := b.client()
+	for _, email := range []string{"Admin@Brain.local", "josé@Bücher.example", "a+b@z4j.internal"} {
+		if len(root.cookies) == 0 {
+			root.post("/setup/complete", object{"token": b.token(), "email": email, "password": password}).must(t, email, 200)
+		} else {
+			root.post("/users", object{"email": email, "password": password}).must(t, email, 201)
+		}
+		b.client().post("/auth/login", object{"email": email, "password": password}).must(t, email, 200)
+		b.client().post("/auth/login", object{"email": strings.ToUpper(email), "password": password}).must(t, email+" in capitals", 200)
+	}
+}
+
 func TestASetUpTokenGetsOld(t *testing.T) {
 	each(t, nil, func(t *testing.T, b *brain) {
 		token := b.token()
