@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"net/url"
 	"runtime/debug"
@@ -29,10 +30,14 @@ func (s *Server) outermost(next http.Handler) http.Handler {
 		w := &answer{ResponseWriter: out}
 		q := &request{id: requestID(r.Header.Get("X-Request-Id")), userAgent: r.UserAgent(), writer: w}
 		q.client = s.Proxies.Client(r.RemoteAddr, r.Header.Values("X-Forwarded-For"))
-		ctx, cancel := context.WithTimeout(context.WithValue(r.Context(), requestKey{}, q), answerWithin)
-		defer cancel()
+		ctx := context.WithValue(r.Context(), requestKey{}, q)
+		if r.URL.Path != socketPath {
+			limited, cancel := context.WithTimeout(ctx, answerWithin)
+			defer cancel()
+			ctx = limited
+		}
 		r = r.WithContext(ctx)
-		s.secure(w.Header(), r.URL.Path)
+		s.Settings.secure(w.Header(), r.URL.Path)
 		w.Header().Set("X-Request-Id", q.id)
 		defer func() {
 			s.recovered(w, r, recover())
@@ -56,14 +61,17 @@ func (s *Server) accept(r *http.Request) error {
 	if err := unreadable(r.URL); err != nil {
 		return err
 	}
-	if isHealth(r.URL.Path) {
-		return nil // a proxy asks by whatever name it knows
+	if isHealth(r.URL.Path) || r.URL.Path == socketPath {
+		return nil // a proxy asks by whatever name it knows, and so does an agent: its token says enough, and no browser has one
 	}
 	if err := s.Hosts.Allow(r.Host); errors.Is(err, auth.ErrHost) {
 		return &problem{status: http.StatusBadRequest, code: "invalid_host", message: "the Host header names none of this brain's names (Z4J_ALLOWED_HOSTS)"}
 	}
 	return nil
 }
+
+// socketPath is where agents connect. It is no answer, so that it has no deadline; the gateway has its own.
+const socketPath = "/ws/agent"
 
 func isHealth(path string) bool {
 	return path == base+"/health" || strings.HasPrefix(path, base+"/health/")
@@ -91,7 +99,7 @@ func (s *Server) recovered(w *answer, r *http.Request, cause any) {
 const permissions = "camera=(), display-capture=(), geolocation=(), gyroscope=(), magnetometer=(), microphone=(), payment=(), usb=()"
 
 // secure sets the headers that every answer has.
-func (s *Server) secure(h http.Header, path string) {
+func (s *Settings) secure(h http.Header, path string) {
 	h.Set("X-Content-Type-Options", "nosniff")
 	h.Set("X-Frame-Options", "DENY")
 	h.Set("Permissions-Policy", permissions)
@@ -111,13 +119,13 @@ func (s *Server) secure(h http.Header, path string) {
 
 func within(path, root string) bool { return path == root || strings.HasPrefix(path, root+"/") }
 
-func (s *Server) hsts() string {
-	age := s.Settings.HSTSMaxAge
-	if s.Settings.Dev || age <= 0 || !strings.HasPrefix(s.Settings.PublicURL, "https://") {
+func (s *Settings) hsts() string {
+	age := s.HSTSMaxAge
+	if s.Dev || age <= 0 || !strings.HasPrefix(s.PublicURL, "https://") {
 		return ""
 	}
 	text := "max-age=" + strconv.FormatInt(int64(age/time.Second), 10)
-	if s.Settings.HSTSSubdomains {
+	if s.HSTSSubdomains {
 		text += "; includeSubDomains"
 	}
 	return text
@@ -170,6 +178,45 @@ func (a *answer) Write(b []byte) (int, error) {
 
 // Unwrap serves http.ResponseController.
 func (a *answer) Unwrap() http.ResponseWriter { return a.ResponseWriter }
+
+// Starting answers until there is a Server: alive, not ready, and nothing else yet.
+func Starting(settings Settings) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		p := &problem{status: http.StatusServiceUnavailable, code: "unavailable", message: "the brain is starting", retry: time.Second, request: requestID(r.Header.Get("X-Request-Id"))}
+		settings.secure(w.Header(), r.URL.Path)
+		w.Header().Set("X-Request-Id", p.request)
+		w.Header().Set("Content-Type", "application/json")
+		w.Header().Set("Cache-Control", "no-store")
+		var body any = p
+		switch r.URL.Path {
+		case base + "/health":
+			p.status, p.retry, body = http.StatusOK, 0, map[string]string{"status": "ok"}
+		case base + "/health/ready":
+			body = map[string]string{"status": "unready", "reason": "starting"}
+		}
+		maps.Copy(w.Header(), p.GetHeaders())
+		w.WriteHeader(p.status)
+		_ = encode(w, body) // the client is gone: nobody is left to tell
+	})
+}
+
+// Beside are the handlers of what is no part of the API; their answers have the headers and request ids of ours. One
+// that is nil is not there.
+type Beside struct {
+	Agents  http.Handler // GET /ws/agent
+	Metrics http.Handler // GET /metrics
+}
+
+// beside mounts what is no part of the API, and what is nowhere.
+func (s *Server) beside(mux *http.ServeMux) {
+	for path, h := range map[string]http.Handler{socketPath: s.Beside.Agents, "/metrics": s.Beside.Metrics} {
+		if h != nil {
+			mux.Handle(http.MethodGet+" "+path, h)
+			mux.HandleFunc(path, s.wrongMethod([]string{http.MethodGet}))
+		}
+	}
+	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) { s.fail(w, r, errNoRoute()) })
+}
 
 // wrongMethod answers 405.
 func (s *Server) wrongMethod(allowed []string) http.HandlerFunc {

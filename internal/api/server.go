@@ -39,6 +39,7 @@ type Options struct {
 	Settings  Settings
 	Metrics   *metrics.Metrics
 	Audit     *AuditHealth // nil: an own one
+	Beside    Beside
 	Version   string
 
 	// SigningSecret is the text with which agents of a project are configured to sign frames.
@@ -164,7 +165,7 @@ func (s *Server) build() http.Handler {
 	for path, allowed := range methods {
 		mux.HandleFunc(path, s.wrongMethod(allowed))
 	}
-	mux.HandleFunc("/api/", func(w http.ResponseWriter, r *http.Request) { s.fail(w, r, errNoRoute()) })
+	s.beside(mux)
 	s.pages(mux)
 	s.documents(mux)
 	return s.outermost(mux)

@@ -154,6 +154,7 @@ var setupHTML string
 func (s *Server) pages(mux *http.ServeMux) {
 	page := template.Must(template.New("setup").Parse(setupHTML))
 	mux.HandleFunc("GET /setup", func(w http.ResponseWriter, r *http.Request) { s.showSetup(w, r, page) })
+	mux.HandleFunc("/setup", s.wrongMethod([]string{http.MethodGet}))
 }
 
 // showSetup shows the form as long as there is a token to use.

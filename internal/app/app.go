@@ -118,7 +118,7 @@ func Start(ctx context.Context, o Options) (_ *Brain, err error) {
 	if err != nil {
 		return nil, err
 	}
-	front.open(b.routes(server, agents, counts))
+	front.open(server.Handler())
 	b.onStop("http", 4*time.Second, front.close)
 	b.Log.InfoContext(ctx, "ready", "url", b.url, "database", c.Database.URL, "environment", c.General.Environment, "version", b.Version)
 	return b, nil
@@ -261,5 +261,5 @@ func (b *Brain) listen(ctx context.Context) (*front, error) {
 	}
 	b.Config.Listening(tcp.Port)
 	b.url = "http://" + tcp.String()
-	return serveFront(l, b.Log, b.failed), nil
+	return serveFront(l, api.Starting(b.apiSettings()), b.Log, b.failed), nil
 }

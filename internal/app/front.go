@@ -28,9 +28,8 @@ type front struct {
 	served  chan struct{}
 }
 
-func serveFront(l net.Listener, log *slog.Logger, failed chan<- error) *front {
+func serveFront(l net.Listener, starting http.Handler, log *slog.Logger, failed chan<- error) *front {
 	f := &front{served: make(chan struct{})}
-	starting := http.Handler(http.HandlerFunc(notReady))
 	f.handler.Store(&starting)
 	f.server = &http.Server{
 		Handler:           http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { (*f.handler.Load()).ServeHTTP(w, r) }),
@@ -58,23 +57,4 @@ func (f *front) close(ctx context.Context) error {
 	}
 	<-f.served
 	return err
-}
-
-// notReady answers until everything is there.
-func notReady(w http.ResponseWriter, r *http.Request) {
-	w.Header().Set("Content-Type", "application/json")
-	w.Header().Set("Cache-Control", "no-store")
-	w.Header().Set("X-Content-Type-Options", "nosniff")
-	status, body := http.StatusServiceUnavailable, `{"error":"unavailable","message":"the brain is starting","request_id":null,"details":{}}`
-	switch r.URL.Path {
-	case "/api/v1/health":
-		status, body = http.StatusOK, `{"status":"ok"}`
-	case "/api/v1/health/ready":
-		body = `{"status":"unready","reason":"starting"}`
-	}
-	if status != http.StatusOK {
-		w.Header().Set("Retry-After", "1")
-	}
-	w.WriteHeader(status)
-	_, _ = w.Write([]byte(body)) // the client is gone: nobody is left to tell
 }

@@ -2,7 +2,6 @@ package app
 
 import (
 	"fmt"
-	"net/http"
 
 	"github.com/z4j-go/z4j/internal/api"
 	"github.com/z4j-go/z4j/internal/auth"
@@ -12,17 +11,6 @@ import (
 	"github.com/z4j-go/z4j/internal/store"
 	"github.com/z4j-go/z4j/internal/wire"
 )
-
-// routes is everything that is answered.
-func (b *Brain) routes(server *api.Server, agents *gateway.Server, counts *metrics.Metrics) http.Handler {
-	mux := http.NewServeMux()
-	mux.Handle("/", server.Handler())
-	mux.Handle("GET /ws/agent", agents.Handler())
-	mux.Handle("GET /metrics", counts.Handler(metrics.Access{
-		Token: string(b.Config.Secrets.Metrics.Reveal()), Public: b.Config.Observe.MetricsPublic,
-	}))
-	return mux
-}
 
 // api connects the REST API with everything that it needs.
 func (b *Brain) api(passwords *auth.Passwords, agents *gateway.Server, refused *store.Refusals, counts *metrics.Metrics) (*api.Server, error) {
@@ -36,12 +24,20 @@ func (b *Brain) api(passwords *auth.Passwords, agents *gateway.Server, refused *
 		Store: b.Store, Log: b.Log, Now: b.Now, Passwords: passwords, Master: master, Version: b.Version,
 		Sessions: auth.SessionKeys{Current: c.Secrets.Session.Reveal(), Previous: c.Secrets.PreviousSession.Reveal()},
 		Hosts:    hosts, Proxies: auth.Proxies(c.Network.TrustedProxies), Agents: agents, Refusals: refused, Metrics: counts, Audit: b.audit,
+		Beside: api.Beside{Agents: agents.Handler(), Metrics: counts.Handler(metrics.Access{
+			Token: string(c.Secrets.Metrics.Reveal()), Public: c.Observe.MetricsPublic,
+		})},
 		SigningSecret: func(project id.ID) string { return wire.EncodeSecret(wire.ProjectSecret(string(master), project)) },
-		Settings: api.Settings{
-			Dev: c.IsDev(), PublicURL: c.Network.PublicURL, Docs: c.Observe.OpenAPIVisibility, MaxBody: int64(c.Network.MaxPayload),
-			SetupTries: c.FirstBoot.AttemptsPerIP, Lockout: c.Accounts.LockoutThreshold, LockFor: c.Accounts.LockoutDuration, LoginMin: c.Accounts.LoginMin,
-			SessionLifetime: c.Accounts.SessionLifetime, SessionIdle: c.Accounts.SessionIdle, SessionRemember: c.Accounts.SessionRemember,
-			StrictCookies: c.Accounts.CookieSameSite == "strict", HSTSMaxAge: c.Network.HSTSMaxAge, HSTSSubdomains: c.Network.HSTSSubdomains,
-		},
+		Settings:      b.apiSettings(),
 	}), nil
+}
+
+func (b *Brain) apiSettings() api.Settings {
+	c := b.Config
+	return api.Settings{
+		Dev: c.IsDev(), PublicURL: c.Network.PublicURL, Docs: c.Observe.OpenAPIVisibility, MaxBody: int64(c.Network.MaxPayload),
+		SetupTries: c.FirstBoot.AttemptsPerIP, Lockout: c.Accounts.LockoutThreshold, LockFor: c.Accounts.LockoutDuration, LoginMin: c.Accounts.LoginMin,
+		SessionLifetime: c.Accounts.SessionLifetime, SessionIdle: c.Accounts.SessionIdle, SessionRemember: c.Accounts.SessionRemember,
+		StrictCookies: c.Accounts.CookieSameSite == "strict", HSTSMaxAge: c.Network.HSTSMaxAge, HSTSSubdomains: c.Network.HSTSSubdomains,
+	}
 }
