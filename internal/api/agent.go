@@ -10,9 +10,12 @@ import (
 	"github.com/z4j-go/z4j/internal/store"
 )
 
-func (s *Server) listAgents(ctx context.Context, _ *struct{}) (*reply[[]store.Agent], error) {
-	list, err := s.Store.Agents(ctx, projectOf(ctx).ID, store.TimeOf(s.Now()))
-	return &reply[[]store.Agent]{list}, err
+func (s *Server) listAgents(ctx context.Context, in *bareQuery) (*rows[store.Agent], error) {
+	list, err := s.Store.Agents(ctx, projectOf(ctx).ID, in.page(), store.TimeOf(s.Now()))
+	if err != nil {
+		return nil, pageError(err)
+	}
+	return rowsOf(list), nil
 }
 
 type newAgent struct {

@@ -9,9 +9,12 @@ import (
 	"github.com/z4j-go/z4j/internal/store"
 )
 
-func (s *Server) listMemberships(ctx context.Context, _ *struct{}) (*reply[[]store.Membership], error) {
-	list, err := s.Store.Memberships(ctx, projectOf(ctx).ID)
-	return &reply[[]store.Membership]{list}, err
+func (s *Server) listMemberships(ctx context.Context, in *bareQuery) (*rows[store.Membership], error) {
+	list, err := s.Store.Memberships(ctx, projectOf(ctx).ID, in.page())
+	if err != nil {
+		return nil, pageError(err)
+	}
+	return rowsOf(list), nil
 }
 
 type newMembership struct {

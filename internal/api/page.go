@@ -19,6 +19,14 @@ type PageQuery struct {
 
 func (q PageQuery) page() store.Page { return store.Page{Limit: q.Limit, Cursor: q.Cursor} }
 
+// bareQuery is what a list takes that is answered as a bare list.
+type bareQuery struct {
+	Limit  int    `query:"limit" minimum:"1" maximum:"5000" default:"500" doc:"above 500 is cut to 500"`
+	Cursor string `query:"cursor" maxLength:"2000" doc:"X-Next-Cursor or X-Prev-Cursor of an earlier answer"`
+}
+
+func (q bareQuery) page() store.Page { return store.Page{Limit: q.Limit, Cursor: q.Cursor} }
+
 // reply is an answer with a body alone.
 type reply[T any] struct{ Body T }
 

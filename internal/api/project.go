@@ -13,10 +13,13 @@ import (
 	"github.com/z4j-go/z4j/internal/store"
 )
 
-func (s *Server) listProjects(ctx context.Context, _ *struct{}) (*reply[[]store.Project], error) {
+func (s *Server) listProjects(ctx context.Context, in *bareQuery) (*rows[store.Project], error) {
 	user := requestOf(ctx).user
-	list, err := s.Store.Projects(ctx, user.ID, user.IsAdmin)
-	return &reply[[]store.Project]{list}, err
+	list, err := s.Store.ProjectPage(ctx, user.ID, user.IsAdmin, in.page())
+	if err != nil {
+		return nil, pageError(err)
+	}
+	return rowsOf(list), nil
 }
 
 func (s *Server) showProject(ctx context.Context, _ *struct{}) (*reply[store.Project], error) {

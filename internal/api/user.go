@@ -10,20 +10,12 @@ import (
 )
 
 type userList struct {
-	Limit  int `query:"limit" default:"100" doc:"1 to 500; anything else is 100"`
+	Limit  int `query:"limit" minimum:"1" maximum:"5000" default:"100" doc:"above 500 is cut to 500"`
 	Offset int `query:"offset" minimum:"0" maximum:"1000000" default:"0"`
 }
 
-const (
-	usersAtOnce = 100
-	mostUsers   = 500
-)
-
 func (s *Server) listUsers(ctx context.Context, in *userList) (*reply[[]store.User], error) {
-	if in.Limit < 1 || in.Limit > mostUsers {
-		in.Limit = usersAtOnce
-	}
-	list, err := s.Store.Users(ctx, in.Limit, in.Offset)
+	list, err := s.Store.Users(ctx, min(in.Limit, store.MaxPage), in.Offset)
 	return &reply[[]store.User]{list}, err
 }
 

@@ -266,11 +266,11 @@ func TestAgentVersions(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			list, err := s.Agents(t.Context(), first.Project.ID, now)
+			list, err := s.Agents(t.Context(), first.Project.ID, store.Page{}, now)
 			if err != nil {
 				t.Fatal(err)
 			}
-			for _, got := range list {
+			for _, got := range list.Items {
 				if got.ID != a.ID {
 					continue
 				}
@@ -278,8 +278,8 @@ func TestAgentVersions(t *testing.T) {
 					t.Errorf("%s: got %s, outdated %t, %s; want %s, %t, online", tt.version, *got.VersionStatus, got.IsOutdated, got.State, tt.status, tt.outdated)
 				}
 			}
-			if later, err := s.Agents(t.Context(), first.Project.ID, store.TimeOf(now.Add(time.Minute))); err != nil || later[0].State != store.Offline {
-				t.Errorf("%s, a minute later: got %v, %v; want offline", tt.version, later[0].State, err)
+			if later, err := s.Agents(t.Context(), first.Project.ID, store.Page{}, store.TimeOf(now.Add(time.Minute))); err != nil || later.Items[0].State != store.Offline {
+				t.Errorf("%s, a minute later: got %v, %v; want offline", tt.version, later.Items[0].State, err)
 			}
 		}
 	})

@@ -43,10 +43,7 @@ func (a *Agent) fields() []any {
 	}
 }
 
-const (
-	agentProtocol = "2" // of today's agents
-	maxAgents     = 500 // of a list
-)
+const agentProtocol = "2" // of today's agents
 
 // settle computes what is not stored, from what the agent's processes say.
 func (a *Agent) settle(p AgentPresence) {
@@ -110,20 +107,26 @@ func less(a, b [3]int) bool {
 	return false
 }
 
-// Agents returns the agents of a project that are not revoked, the newest first, as they are at now.
-func (s *Store) Agents(ctx context.Context, project id.ID, now Time) ([]Agent, error) {
-	rows, err := s.read.QueryContext(ctx, `SELECT `+agentColumns+` FROM agents WHERE project_id = $1 AND revoked_at IS NULL
-		ORDER BY created_at DESC, id DESC LIMIT $2`, project, maxAgents)
-	list, err := collect(rows, err, (*Agent).fields)
+var newestAgents = listing{tag: 'g', columns: "created_at, id", kinds: "ti", desc: true}
+
+// Agents lists the agents of a project that are not revoked, the newest first, as they are at now.
+func (s *Store) Agents(ctx context.Context, project id.ID, p Page, now Time) (Slice[Agent], error) {
+	q, err := newestAgents.page(p)
 	if err != nil {
-		return nil, wrap("list agents", err)
+		return Slice[Agent]{}, err
+	}
+	q.and("project_id = ?", project)
+	q.and("revoked_at IS NULL")
+	list, err := readPage(ctx, s, q, `SELECT `+agentColumns+` FROM agents`, (*Agent).fields, func(a *Agent) []any { return []any{a.CreatedAt, a.ID} })
+	if err != nil {
+		return list, wrap("list agents", err)
 	}
 	presences, err := s.AgentPresences(ctx, project, now)
 	if err != nil {
-		return nil, err
+		return list, err
 	}
-	for i := range list {
-		list[i].settle(presences[list[i].ID])
+	for i := range list.Items {
+		list.Items[i].settle(presences[list.Items[i].ID])
 	}
 	return list, nil
 }

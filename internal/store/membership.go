@@ -31,20 +31,24 @@ type UserProject struct {
 	Role    string `json:"role"`
 }
 
-const maxMembers = 1000 // of a list
+var oldestMembers = listing{tag: 'm', columns: "memberships.created_at, memberships.id", kinds: "ti"}
 
-// Memberships returns the members of a project, the oldest first.
-func (s *Store) Memberships(ctx context.Context, project id.ID) ([]Membership, error) {
-	rows, err := s.read.QueryContext(ctx, `SELECT `+membershipColumns+` FROM memberships JOIN users ON users.id = user_id WHERE project_id = $1
-		ORDER BY memberships.created_at, memberships.id LIMIT $2`, project, maxMembers)
-	list, err := collect(rows, err, (*Membership).fields)
+// Memberships lists the members of a project, the oldest first.
+func (s *Store) Memberships(ctx context.Context, project id.ID, p Page) (Slice[Membership], error) {
+	q, err := oldestMembers.page(p)
+	if err != nil {
+		return Slice[Membership]{}, err
+	}
+	q.and("project_id = ?", project)
+	list, err := readPage(ctx, s, q, `SELECT `+membershipColumns+` FROM memberships JOIN users ON users.id = user_id`, (*Membership).fields,
+		func(m *Membership) []any { return []any{m.CreatedAt, m.ID} })
 	return list, wrap("list memberships", err)
 }
 
-// UserProjects returns the active projects that an account is a member of, with its roles.
+// UserProjects returns all active projects that an account is a member of, with its roles.
 func (s *Store) UserProjects(ctx context.Context, user id.ID) ([]UserProject, error) {
 	rows, err := s.read.QueryContext(ctx, s.sql(`SELECT projects.id, slug, role FROM memberships JOIN projects ON projects.id = project_id
-		WHERE user_id = $1 AND projects.is_active ORDER BY slug{C} LIMIT $2`), user, maxProjects)
+		WHERE user_id = $1 AND projects.is_active ORDER BY slug{C}`), user)
 	list, err := collect(rows, err, func(p *UserProject) []any { return []any{&p.Project, &p.Slug, &p.Role} })
 	return list, wrap("projects of a user", err)
 }

@@ -35,18 +35,34 @@ func (p *Project) fields() []any {
 // Audited is how entries name the project.
 func (p *Project) Audited() audit.Project { return audit.Project{ID: p.ID.String(), Label: p.Slug} }
 
-const maxProjects = 500 // of a list: what an administrator of many can still look through
+var namedProjects = listing{tag: 'j', columns: "name{C}, projects.id", kinds: "si"}
 
-// Projects returns the active projects that an account is a member of, or, with all, every one, by name.
-func (s *Store) Projects(ctx context.Context, user id.ID, all bool) ([]Project, error) {
-	w := where{}
+// visible makes w name the active projects that an account is a member of, or, with all, every one.
+func (w *where) visible(user id.ID, all bool) {
 	w.and("projects.is_active")
 	if !all {
 		w.and("EXISTS (SELECT 1 FROM memberships m WHERE m.project_id = projects.id AND m.user_id = ?)", user)
 	}
-	rows, err := s.read.QueryContext(ctx, s.sql(`SELECT `+projectColumns+` FROM projects`+w.sql.String()+` ORDER BY name{C}, projects.id LIMIT `+w.arg(maxProjects)), w.args...)
-	list, err := collect(rows, err, (*Project).fields)
+}
+
+// ProjectPage lists the active projects that an account is a member of, or, with all, every one, by name.
+func (s *Store) ProjectPage(ctx context.Context, user id.ID, all bool, p Page) (Slice[Project], error) {
+	q, err := namedProjects.page(p)
+	if err != nil {
+		return Slice[Project]{}, err
+	}
+	q.visible(user, all)
+	list, err := readPage(ctx, s, q, `SELECT `+projectColumns+` FROM projects`, (*Project).fields, func(p *Project) []any { return []any{p.Name, p.ID} })
 	return list, wrap("list projects", err)
+}
+
+// Projects returns what ProjectPage lists, all of it: sums over a part would be wrong without saying so.
+func (s *Store) Projects(ctx context.Context, user id.ID, all bool) ([]Project, error) {
+	w := where{}
+	w.visible(user, all)
+	rows, err := s.read.QueryContext(ctx, s.sql(`SELECT `+projectColumns+` FROM projects`+w.sql.String()+namedProjects.order(false)), w.args...)
+	list, err := collect(rows, err, (*Project).fields)
+	return list, wrap("all projects", err)
 }
 
 // ProjectOf returns the project of a slug, active or not, and the role that an account has in it, "" for none.
