@@ -197,6 +197,13 @@ func (a *usersCreateCmd) Run(c *call) error {
 		return err
 	}
 	return c.withStore(func(ctx context.Context, cfg *config.Config, s *store.Store) error {
+		has, err := s.HasUsers(ctx)
+		if err != nil {
+			return err
+		}
+		if !has && !a.Admin {
+			return exit(exitFailed, errors.New("the first account has to be an administrator's: use `z4j-brain createsuperuser`, or add --admin"))
+		}
 		hash, err := hashed(ctx, cfg, password, exitUsage)
 		if err != nil {
 			return err
