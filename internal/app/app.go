@@ -108,7 +108,7 @@ func Start(ctx context.Context, o Options) (_ *Brain, err error) {
 	agents := gateway.New(gateway.Options{
 		Store: b.Store, Ingest: taken, Log: b.Log, Now: b.Now, Metrics: counts,
 		Master: c.Secrets.Master.Reveal(), PreviousMasters: c.Secrets.PreviousMaster.Reveal(),
-		Address: b.client, Refusals: newRefusals(b.Now),
+		Address: b.client, Refusals: newRefusals(b.Now, refused),
 		Limits: gateway.Limits{MaxFrame: c.Agents.MaxFrame, SlotCap: slotCap(c.Agents.SlotCap), IdleTimeout: c.Agents.IdleTimeout},
 	})
 	agents.Start()

@@ -3,9 +3,12 @@ package app_test
 import (
 	"encoding/json"
 	"net/http"
+	"strings"
 	"testing"
 
 	"github.com/z4j-go/z4j/internal/app/apptest"
+	"github.com/z4j-go/z4j/internal/audit"
+	"github.com/z4j-go/z4j/internal/store"
 )
 
 // TestLessonI18EveryAddressAnswersInOneForm: errors have the fields, the request id and the headers wherever they come
@@ -60,4 +63,30 @@ func TestLessonI18EveryAddressAnswersInOneForm(t *testing.T) {
 			t.Errorf("%s: Allow is %q, want GET", tt.name, res.Header.Get("Allow"))
 		}
 	}
+}
+
+// TestRefusedAgentsAreRecorded: an unknown token leaves an entry with the address, and no token.
+func TestRefusedAgentsAreRecorded(t *testing.T) {
+	b := apptest.Start(t, apptest.Options{})
+	for range 3 {
+		res := request(t, b, http.MethodGet, "/ws/agent", "", func(r *http.Request) { r.Header.Set("Authorization", "Bearer not-a-token-of-ours") })
+		want(t, "status", res.StatusCode, http.StatusUnauthorized)
+	}
+	var found []store.AuditEntry
+	apptest.Until(t, "the refusal is recorded", func() bool {
+		page, err := b.Store.AuditLog(t.Context(), store.AuditFilter{Action: string(audit.AgentAuthFailed)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		found = page.Items
+		return len(found) > 0
+	})
+	text, err := json.Marshal(found)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want(t, "entries of three refusals", len(found), 1)
+	contains(t, "the entry", string(text), "127.0.0.1")
+	contains(t, "the entry", string(text), `"outcome":"deny"`)
+	want(t, "the token in the entry", strings.Contains(string(text), "not-a-token"), false)
 }
