@@ -66,7 +66,7 @@ var catalogue = map[Action]Kind{
 	UserCreated:       {Target: "user", Person: true, Details: []string{"is_admin", "via"}, Personal: []string{"display_name"}},
 	MembershipGranted: {Target: "membership", Person: true, Details: []string{"role", "user_id"}},
 	ProjectCreated:    {Target: "project", Details: []string{"slug", "environment"}},
-	ProjectChanged:    {Target: "project", Details: []string{"slug", "previous_slug", "environment"}},
+	ProjectChanged:    {Target: "project", Details: []string{"slug", "previous_slug", "environment", "changes"}},
 
 	AgentMinted:     {Target: "agent", Details: []string{"name"}},
 	AgentRevoked:    {Target: "agent", Details: []string{"name", "connections"}},

@@ -2,6 +2,8 @@ package store
 
 import (
 	"context"
+	"reflect"
+	"slices"
 
 	"github.com/z4j-go/z4j/internal/audit"
 	"github.com/z4j-go/z4j/internal/id"
@@ -104,6 +106,8 @@ func (s *Store) ChangeProject(ctx context.Context, slug string, change func(*Pro
 		if err := tx.QueryRowContext(ctx, `SELECT `+projectColumns+` FROM projects WHERE slug = $1`+s.dialect.forUpdate, slug).Scan(p.fields()...); err != nil {
 			return wrap("change project", err)
 		}
+		was := p
+		was.AllowedSchedulers = slices.Clone(p.AllowedSchedulers) // change may write into the list
 		if err := change(&p); err != nil {
 			return err
 		}
@@ -115,10 +119,47 @@ func (s *Store) ChangeProject(ctx context.Context, slug string, change func(*Pro
 			return wrap("change project", err)
 		}
 		tx.Record(by.entry(audit.ProjectChanged, out.Audited(), audit.Target{ID: out.ID.String(), Label: out.Slug},
-			map[string]any{"slug": out.Slug, "previous_slug": slug, "environment": out.Environment}))
+			map[string]any{"slug": out.Slug, "previous_slug": slug, "environment": out.Environment, "changes": projectChanges(&was, &out)}))
 		return nil
 	})
 	return out, err
+}
+
+// projectChanges says what an operator changed: each field by its name in the API, with what it was and what it is.
+func projectChanges(was, is *Project) map[string]any {
+	changes := map[string]any{}
+	for _, f := range []struct {
+		name     string
+		from, to any
+	}{
+		{"slug", was.Slug, is.Slug},
+		{"name", was.Name, is.Name},
+		{"description", textOrNil(was.Description), textOrNil(is.Description)},
+		{"environment", was.Environment, is.Environment},
+		{"timezone", was.Timezone, is.Timezone},
+		{"default_scheduler_owner", was.DefaultSchedulerOwner, is.DefaultSchedulerOwner},
+		{"allowed_schedulers", listOrNil(was.AllowedSchedulers), listOrNil(is.AllowedSchedulers)},
+	} {
+		if !reflect.DeepEqual(f.from, f.to) {
+			changes[f.name] = map[string]any{"old": f.from, "new": f.to}
+		}
+	}
+	return changes
+}
+
+func textOrNil(text *string) any {
+	if text == nil {
+		return nil
+	}
+	return *text
+}
+
+// listOrNil tells "any" from "none" in an entry.
+func listOrNil(list []string) any {
+	if list == nil {
+		return nil
+	}
+	return list
 }
 
 func listOrNull(list []string) any {
