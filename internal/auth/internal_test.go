@@ -1,6 +1,7 @@
 package auth
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"runtime"
@@ -119,4 +120,34 @@ func TestALimiterForgetsAndStaysSmall(t *testing.T) {
 	if n := len(l.newer) + len(l.older); n > 2 {
 		t.Errorf("keys after quiet minutes: got %d, want at most 2", n)
 	}
+}
+
+// FuzzDecodeHash: whatever stands in the database, a hash costs no more than the bounds, and what is read is written and
+// read again as itself.
+func FuzzDecodeHash(f *testing.F) {
+	for _, hash := range []string{
+		"", "$", "$$$$$", "$argon2id$v=19$m=256,t=2,p=1$c29tZXNhbHQ$nf65EOgLrQMR/uIPnA4rEsF5h7TKyQwu9U1bMCHGi/4",
+		"$argon2i$v=19$m=8,t=1,p=1$c29tZXNhbHQ$c29tZXNhbHRzb21lc2FsdA", "$argon2id$v=16$m=8,t=1,p=1$c29tZXNhbHQ$c29tZXNhbHRzb21lc2FsdA",
+		"$argon2id$v=19$m=4294967296,t=1,p=1$c29tZXNhbHQ$c29tZXNhbHRzb21lc2FsdA", "$argon2id$v=19$m=8,t=-1,p=256$c29tZXNhbHQ$c29tZXNhbHRzb21lc2FsdA",
+		"$argon2id$v=19$m=008,t=+1,p=1$c29tZXNhbHQ$c29tZXNhbHRzb21lc2FsdA", "$argon2id$v=19$m=8,t=1,p=1,x=1$c29tZXNhbHQ$c29tZXNhbHRzb21lc2FsdA",
+		"$argon2id$v=19$m=8,t=1,p=1$c29tZXNhbHQ=$c29tZXNhbHRzb21lc2FsdB", "$argon2id$v=19$m=8,t=1,p=1$c29t\nZXNhbHQ$c29tZXNhbHRzb21lc2FsdA",
+	} {
+		f.Add(hash)
+	}
+	f.Fuzz(func(t *testing.T, hash string) {
+		c, salt, key, err := decodeHash(hash)
+		if err != nil {
+			if !errors.Is(err, ErrHash) || salt != nil || key != nil {
+				t.Errorf("%q: got %v with a salt of %d bytes and a key of %d, want ErrHash alone", hash, err, len(salt), len(key))
+			}
+			return
+		}
+		if c.Memory < 8 || c.Memory > maxMemory || c.Time < 1 || c.Time > maxTime || c.Threads < 1 || len(salt) < 8 || len(salt) > 64 || len(key) < 16 || len(key) > 64 {
+			t.Errorf("%q: got %+v, a salt of %d bytes and a key of %d, out of bounds", hash, c, len(salt), len(key))
+		}
+		c2, salt2, key2, err := decodeHash(encodeHash(c, salt, key))
+		if err != nil || c2 != c || !bytes.Equal(salt2, salt) || !bytes.Equal(key2, key) {
+			t.Errorf("%q: got %+v %x %x, which reads back as %+v %x %x, %v", hash, c, salt, key, c2, salt2, key2, err)
+		}
+	})
 }
