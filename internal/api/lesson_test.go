@@ -150,7 +150,7 @@ func (a answer) first() object {
 }
 
 // TestLessonF26FiltersAreNeverReplaced: what cannot be read is refused and named, never taken as the default; only hours
-// and the limit of accounts have one, as their documentation says.
+// have one, as their documentation says.
 func TestLessonF26FiltersAreNeverReplaced(t *testing.T) {
 	each(t, nil, func(t *testing.T, b *brain) {
 		root := b.setUp()

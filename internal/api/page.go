@@ -83,7 +83,7 @@ func readTime(name, text string) (*store.Time, error) {
 		return nil, nil //nolint:nilnil // an absent parameter is no error
 	}
 	for _, layout := range timeLayouts {
-		if t, err := time.Parse(layout, text); err == nil && t.Year() > 0 && t.Year() < 10000 {
+		if t, err := time.Parse(layout, text); err == nil && t.UTC().Year() > 0 && t.UTC().Year() < 10000 {
 			return new(store.TimeOf(t)), nil
 		}
 	}
