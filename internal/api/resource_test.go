@@ -193,7 +193,9 @@ func TestLessonD12D11RevokedAgents(t *testing.T) {
 func TestNoSecretLeavesOrStays(t *testing.T) {
 	storetest.EachURL(t, func(t *testing.T, url string) {
 		var text bytes.Buffer
-		b := start(t, url, func(o *api.Options) { o.Log = slog.New(slog.NewTextHandler(&text, &slog.HandlerOptions{Level: slog.LevelDebug})) })
+		b := start(t, url, func(o *api.Options) {
+			o.Log = slog.New(slog.NewTextHandler(&text, &slog.HandlerOptions{Level: slog.LevelDebug}))
+		})
 		root := b.setUp()
 		minted := root.post("/projects/default/agents", object{"name": "web"}).must(t, "mint", 201)
 		root.post("/auth/login", object{"email": "root@example.com", "password": "Wr0ng-Secret-Password"})
