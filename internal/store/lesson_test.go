@@ -1,6 +1,7 @@
 package store_test
 
 import (
+	"context"
 	"database/sql"
 	"errors"
 	"fmt"
@@ -186,9 +187,11 @@ func hold(t *testing.T, s *store.Store, but string) {
 			continue
 		}
 		for range p.Most {
-			c, err := p.Conn(t.Context())
+			ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+			c, err := p.Conn(ctx)
+			cancel()
 			if err != nil {
-				t.Fatal(err)
+				t.Fatalf("a connection of the pool %s: %v", p.Name, err)
 			}
 			t.Cleanup(func() { _ = c.Close() })
 		}
