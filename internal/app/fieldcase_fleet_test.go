@@ -263,9 +263,10 @@ func TestFieldCaseF37ClocksApart(t *testing.T) {
 		offsets := map[string]float64{}
 		for _, w := range l.bare("/workers") {
 			w := w.(map[string]any)
-			ms, err := w["clock_offset_ms"].(json.Number).Float64()
-			if err != nil {
-				t.Errorf("clock_offset_ms of %v: %v", w["name"], err)
+			number, ok := w["clock_offset_ms"].(json.Number)
+			ms, err := number.Float64()
+			if !ok || err != nil {
+				t.Errorf("clock_offset_ms of %v: %v", w["name"], w["clock_offset_ms"])
 			}
 			offsets[w["name"].(string)] = ms
 		}

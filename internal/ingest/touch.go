@@ -74,7 +74,7 @@ const (
 	// events that come one after the other, all as far behind, show a clock.
 	plainLead    = -2_000_000 // µs
 	steadyFor    = 1_000_000  // µs
-	steadyWithin = 2_000_000  // µs
+	steadyWithin = 5_000_000  // µs
 )
 
 func newClocks() *clocks { return &clocks{workers: map[workerKey]clock{}} }
