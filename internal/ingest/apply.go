@@ -25,13 +25,14 @@ type event struct {
 	queue  store.QueueTouch
 }
 
-// applier folds one group. It keeps its buffers from group to group; one writer uses it at a time.
+// applier folds one group. It keeps its buffers from task to task, and when the group has to be written again.
 type applier struct {
 	history       fold.History
 	before, after fold.Result
 	was, is, diff []fold.Contribution
 
-	events   []*event
+	events   []*event // all
+	marks    []*event // those that are marks, by task
 	refs     []store.TaskRef
 	accepted []int
 	writes   *store.IngestWrites
@@ -73,23 +74,26 @@ func (w *Writer) attempt(ctx context.Context, group []*part) ([]int, error) {
 	return a.accepted, nil
 }
 
-// gather sorts the group's events by task and names the tasks.
+// gather sorts the group's marks by task and names the tasks.
 func (a *applier) gather(group []*part) {
 	n := 0
 	for _, p := range group {
 		n += len(p.events)
 	}
-	a.events = make([]*event, 0, n)
+	a.events, a.marks = make([]*event, 0, n), make([]*event, 0, n)
 	for i, p := range group {
 		for j := range p.events {
 			e := &p.events[j]
 			e.part = i
 			a.events = append(a.events, e)
+			if e.isMark {
+				a.marks = append(a.marks, e)
+			}
 		}
 	}
-	slices.SortStableFunc(a.events, func(x, y *event) int { return x.ref.Compare(y.ref) })
-	for _, e := range a.events {
-		if e.isMark && (len(a.refs) == 0 || a.refs[len(a.refs)-1] != e.ref) {
+	slices.SortStableFunc(a.marks, func(x, y *event) int { return x.ref.Compare(y.ref) })
+	for _, e := range a.marks {
+		if len(a.refs) == 0 || a.refs[len(a.refs)-1] != e.ref {
 			a.refs = append(a.refs, e.ref)
 		}
 	}
@@ -105,15 +109,12 @@ func (a *applier) reset() {
 func (a *applier) fold(ctx context.Context, tx *store.IngestTx, stored []store.StoredTask) error {
 	at := 0
 	for i := range stored {
-		for !a.events[at].isMark {
-			at++
-		}
 		end := at
-		for end < len(a.events) && a.events[end].isMark && a.events[end].ref == stored[i].TaskRef {
+		for end < len(a.marks) && a.marks[end].ref == stored[i].TaskRef {
 			end++
 		}
-		if err := a.task(ctx, tx, &stored[i], a.events[at:end]); err != nil {
-			return fmt.Errorf("task %s: %w", a.events[at].ref.Key, err)
+		if err := a.task(ctx, tx, &stored[i], a.marks[at:end]); err != nil {
+			return fmt.Errorf("task %s: %w", stored[i].Key, err)
 		}
 		at = end
 	}

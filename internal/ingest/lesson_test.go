@@ -89,6 +89,29 @@ func TestOneRefusedEventOfAFrameStandsAlone(t *testing.T) {
 	})
 }
 
+// TestUnknownKindsBetweenATasksMarks: an event of a kind without a name here stands between a task's marks, in one frame and
+// in one group, and the marks before and after it count.
+func TestUnknownKindsBetweenATasksMarks(t *testing.T) {
+	eachLab(t, func(t *testing.T, l *lab) {
+		s := session("celery")
+		l.send(s, l.now, []string{
+			ev("task.received", "u1", "", 0, `"task_name":"j"`),
+			ev("task.progress", "u1", "celery@n1", 1, `"percent":50`),
+			ev("task.started", "u1", "celery@n1", 1, ``),
+			ev("task.progress", "u1", "celery@n1", 2, `"percent":90`),
+			ev("task.succeeded", "u1", "celery@n1", 3, `"result":"1"`),
+			ev("task.received", "u2", "", 0, `"task_name":"j"`),
+		})
+		got := storetest.Rows(t, l.db, `SELECT task_id, state FROM tasks ORDER BY task_id`)
+		if diff := cmp.Diff([][]string{{"u1", "4"}, {"u2", "2"}}, got); diff != "" {
+			t.Errorf("tasks (- want, + got):\n%s", diff)
+		}
+		if n := len(l.rowsOf(s)["events"]); n != 6 {
+			t.Errorf("%d events, want all 6", n)
+		}
+	})
+}
+
 // TestHostileFramesAreBounded: what can't be stored in a dead letter is replaced, and what is wrong with thousands of
 // elements is told by a few letters; what comes behind is taken.
 func TestHostileFramesAreBounded(t *testing.T) {
