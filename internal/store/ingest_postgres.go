@@ -25,7 +25,7 @@ var (
 		SELECT t.project_id, t.engine, t.task_key, t.id, t.created_at, t.name, t.queue, t.marks
 		FROM unnest($1::uuid[], $2::text[], $3::uuid[]) AS k (project_id, engine, task_key)
 		JOIN tasks t ON t.project_id = k.project_id AND t.engine = k.engine AND t.task_key = k.task_key
-		ORDER BY t.project_id, t.engine, t.task_key
+		ORDER BY t.project_id, t.engine COLLATE "C", t.task_key
 		FOR UPDATE OF t`,
 		[]uint32{oidUUID, oidText, oidUUID},
 	}

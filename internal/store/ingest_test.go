@@ -95,3 +95,40 @@ func TestIngestTellsThatAnotherBrainWasFirst(t *testing.T) {
 		}
 	})
 }
+
+// TestIngestOrdersTasksByBytes: a server whose language orders text otherwise than by bytes reads tasks in our order.
+func TestIngestOrdersTasksByBytes(t *testing.T) {
+	url := storetest.Postgres(t)
+	s := storetest.Open(t, url)
+	if storetest.Rows(t, storetest.DB(t, url), `SELECT count(*) FROM pg_collation WHERE collname = 'und-x-icu'`)[0][0] == "0" {
+		t.Skip("this Postgres was built without ICU, so it has no such order; Debian's has")
+	}
+	if _, err := storetest.DB(t, url).ExecContext(t.Context(), `ALTER TABLE tasks ALTER COLUMN engine TYPE text COLLATE "und-x-icu"`); err != nil {
+		t.Fatal(err)
+	}
+	w := &store.IngestWrites{}
+	var refs []store.TaskRef
+	for i, engine := range []string{"B", "a", "a-b", "aa", "ab"} { // by bytes; a dictionary has B last and a-b beside ab
+		ref := store.TaskRef{Engine: engine, Key: id.ID{byte(i + 1)}}
+		refs = append(refs, ref)
+		w.NewTasks = append(w.NewTasks, store.TaskRow{TaskRef: ref, ID: id.ID{byte(i + 1)}, Created: 1, Updated: 1, LastAt: 1, WaitUS: -1, RuntimeUS: -1, TaskID: engine, Marks: []byte(engine)})
+	}
+	if err := s.Ingest(t.Context(), func(tx *store.IngestTx) error { return tx.Write(t.Context(), w) }); err != nil {
+		t.Fatal(err)
+	}
+	err := s.Ingest(t.Context(), func(tx *store.IngestTx) error {
+		got, err := tx.Tasks(t.Context(), refs)
+		if err != nil {
+			return err
+		}
+		for i := range got {
+			if string(got[i].Marks) != refs[i].Engine {
+				t.Errorf("task %d: marks %q, want %q", i, got[i].Marks, refs[i].Engine)
+			}
+		}
+		return tx.Write(t.Context(), &store.IngestWrites{})
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
