@@ -89,6 +89,25 @@ func TestOneRefusedEventOfAFrameStandsAlone(t *testing.T) {
 	})
 }
 
+// TestUnreadableMarksBlockNothing: a task whose stored marks can't be read keeps them; what is reported of it goes to the
+// dead letters, and other tasks are taken.
+func TestUnreadableMarksBlockNothing(t *testing.T) {
+	eachLab(t, func(t *testing.T, l *lab) {
+		s := session("celery")
+		l.send(s, l.now, []string{ev("task.received", "torn", "", 0, `"task_name":"j"`)})
+		if l.postgres() {
+			l.exec(`UPDATE tasks SET marks = '\xff'`)
+		} else {
+			l.exec(`UPDATE tasks SET marks = X'ff'`)
+		}
+		l.send(s, l.now, []string{ev("task.started", "torn", "w", 1, ``), ev("task.received", "whole", "", 1, `"task_name":"j"`)})
+		got := storetest.Rows(t, l.db, `SELECT count(*) FROM tasks UNION ALL SELECT count(*) FROM dead_letters WHERE reason = 'refused'`)
+		if diff := cmp.Diff([][]string{{"2"}, {"1"}}, got); diff != "" {
+			t.Errorf("tasks and dead letters (- want, + got):\n%s", diff)
+		}
+	})
+}
+
 // TestUnknownKindsBetweenATasksMarks: an event of a kind without a name here stands between a task's marks, in one frame and
 // in one group, and the marks before and after it count.
 func TestUnknownKindsBetweenATasksMarks(t *testing.T) {

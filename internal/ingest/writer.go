@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sync/semaphore"
 
+	"github.com/z4j-go/z4j/internal/fold"
 	"github.com/z4j-go/z4j/internal/metrics"
 	"github.com/z4j-go/z4j/internal/store"
 )
@@ -277,19 +278,23 @@ func (w *Writer) commit(ctx context.Context, group []*part) {
 				w.finish(p, 0, ctx.Err())
 			}
 			return
-		case store.Refused(err) && len(group) > 1:
+		case hopeless(err) && len(group) > 1:
 			w.commit(ctx, group[:len(group)/2])
 			w.commit(ctx, group[len(group)/2:])
 			return
-		case store.Refused(err) && len(group[0].events) > 1:
+		case hopeless(err) && len(group[0].events) > 1:
 			for _, half := range group[0].halves() {
 				w.commit(ctx, []*part{half})
 			}
 			return
-		case store.Refused(err):
+		case hopeless(err):
 			p := group[0]
-			w.log.ErrorContext(ctx, "event refused by the database", "code", store.Code(err), "agent", p.job.frame.Session.Agent)
-			if w.bury(p, store.Code(err)) {
+			code := store.Code(err)
+			if errors.Is(err, fold.ErrBlob) {
+				code = "unreadable marks"
+			}
+			w.log.ErrorContext(ctx, "event can not be taken", "code", code, "agent", p.job.frame.Session.Agent)
+			if w.bury(p, code) {
 				try = -1
 				continue
 			}
@@ -303,6 +308,10 @@ func (w *Writer) commit(ctx context.Context, group []*part) {
 		w.pause(ctx, try, err)
 	}
 }
+
+// hopeless reports whether trying again can't help: the database refuses what it is given, or a task's stored marks can't
+// be read (damaged, or written by a newer brain).
+func hopeless(err error) bool { return store.Refused(err) || errors.Is(err, fold.ErrBlob) }
 
 // pause waits before the next try, longer each time, at most five seconds, and says so once in a while.
 func (w *Writer) pause(ctx context.Context, try int, err error) {
