@@ -55,6 +55,7 @@ type grammar struct {
 	Serve           serveCmd           `cmd:"" help:"Run the brain."`
 	Health          healthCmd          `cmd:"" help:"Ask the running brain whether it is ready."`
 	Check           checkCmd           `cmd:"" help:"Check settings, database, schema and audit log without a running brain."`
+	Doctor          doctorCmd          `cmd:"" help:"Say what is wrong or risky with this installation, and the way out."`
 	Status          statusCmd          `cmd:"" help:"Show the version, the database and how much is in it."`
 	Config          configCmd          `cmd:"" help:"Show or validate the settings."`
 	Migrate         migrateCmd         `cmd:"" help:"Bring the schema up to date, or show which it is."`
