@@ -20,6 +20,7 @@ type route struct {
 	id      string // of the operation, in the OpenAPI document
 	summary string
 	access  access
+	keys    reach
 	action  audit.Action // what a refusal of a change is recorded as; reads have none
 	bucket  bucket
 	endpoint
@@ -54,6 +55,16 @@ func (a access) needsSession() bool         { return a.kind >= loggedIn }
 func (a access) inProject() bool            { return a.kind == project }
 func (a access) allows(role auth.Role) bool { return a.permission == "" || role.Can(a.permission) }
 
+// reach says what API keys may do with a route. The zero reach is nothing: no key gets there, whatever its scopes.
+type reach struct {
+	scope  auth.Scope
+	narrow bool // the path names no project and keys that are bound to one may come: the handler shows them that one only
+}
+
+func noKeys() reach                  { return reach{} }
+func key(s auth.Scope) reach         { return reach{scope: s} }
+func keyNarrowed(s auth.Scope) reach { return reach{scope: s, narrow: true} }
+
 // bucket is a rate limit that routes share, per client network.
 type bucket string
 
@@ -80,51 +91,51 @@ const none audit.Action = "" // of routes that change nothing
 func (s *Server) table() []route {
 	const get, post, patch, del = http.MethodGet, http.MethodPost, http.MethodPatch, http.MethodDelete
 	return []route{
-		{get, "/setup/status", "setup-status", "Whether the first account is still to be made", openUntilSetUp(), none, unlimited, call(s.setupStatus)},
-		{post, "/setup/complete", "complete-setup", "Make the first account with the one-time token", open(), audit.SetupAttempt, setupBucket, call(s.completeSetup)},
+		{get, "/setup/status", "setup-status", "Whether the first account is still to be made", openUntilSetUp(), noKeys(), none, unlimited, call(s.setupStatus)},
+		{post, "/setup/complete", "complete-setup", "Make the first account with the one-time token", open(), noKeys(), audit.SetupAttempt, setupBucket, call(s.completeSetup)},
 
-		{post, "/auth/login", "login", "Log in", open(), audit.AuthLogin, loginBucket, call(s.login)},
-		{post, "/auth/logout", "logout", "End the session", account(), audit.AuthLogout, unlimited, call(s.logout)},
-		{get, "/auth/policy", "password-policy", "What a new password must be like", open(), none, unlimited, call(s.passwordPolicy)},
-		{get, "/auth/me", "me", "The account that is logged in, with its projects", account(), none, unlimited, call(s.showMe)},
-		{post, "/auth/change-password", "change-password", "Change the own password and end all other sessions", account(), audit.AuthPasswordChanged, passwordCheck, call(s.changePassword)},
-		{get, "/auth/sessions", "list-sessions", "The own sessions", account(), none, unlimited, call(s.listSessions)},
-		{post, "/auth/sessions/revoke-others", "revoke-other-sessions", "End all own sessions but this one", account(), audit.AuthSessionRevoked, unlimited, call(s.revokeOtherSessions)},
-		{post, "/auth/sessions/{session_id}/revoke", "revoke-session", "End one of the own sessions", account(), audit.AuthSessionRevoked, unlimited, call(s.revokeSession)},
+		{post, "/auth/login", "login", "Log in", open(), noKeys(), audit.AuthLogin, loginBucket, call(s.login)},
+		{post, "/auth/logout", "logout", "End the session", account(), noKeys(), audit.AuthLogout, unlimited, call(s.logout)},
+		{get, "/auth/policy", "password-policy", "What a new password must be like", open(), noKeys(), none, unlimited, call(s.passwordPolicy)},
+		{get, "/auth/me", "me", "The account that is logged in, with its projects", account(), noKeys(), none, unlimited, call(s.showMe)},
+		{post, "/auth/change-password", "change-password", "Change the own password and end all other sessions", account(), noKeys(), audit.AuthPasswordChanged, passwordCheck, call(s.changePassword)},
+		{get, "/auth/sessions", "list-sessions", "The own sessions", account(), noKeys(), none, unlimited, call(s.listSessions)},
+		{post, "/auth/sessions/revoke-others", "revoke-other-sessions", "End all own sessions but this one", account(), noKeys(), audit.AuthSessionRevoked, unlimited, call(s.revokeOtherSessions)},
+		{post, "/auth/sessions/{session_id}/revoke", "revoke-session", "End one of the own sessions", account(), noKeys(), audit.AuthSessionRevoked, unlimited, call(s.revokeSession)},
 
-		{get, "/users", "list-users", "Accounts, the newest first", global(auth.ReadUsers), none, unlimited, call(s.listUsers)},
-		{post, "/users", "create-user", "Make an account", global(auth.CreateUsers), audit.UserCreated, unlimited, create(s.createUser)},
+		{get, "/users", "list-users", "Accounts, the newest first", global(auth.ReadUsers), key(auth.ScopeUsersRead), none, unlimited, call(s.listUsers)},
+		{post, "/users", "create-user", "Make an account", global(auth.CreateUsers), key(auth.ScopeUsersWrite), audit.UserCreated, unlimited, create(s.createUser)},
 
-		{get, "/projects", "list-projects", "The projects that the caller sees", account(), none, unlimited, call(s.listProjects)},
-		{post, "/projects", "create-project", "Make a project", global(auth.CreateProjects), audit.ProjectCreated, unlimited, create(s.createProject)},
-		{get, "/projects/{slug}", "get-project", "One project", inProject(auth.ReadProject), none, unlimited, call(s.showProject)},
-		{patch, "/projects/{slug}", "update-project", "Change a project", global(auth.ChangeProjects), audit.ProjectChanged, unlimited, call(s.changeProject)},
+		{get, "/projects", "list-projects", "The projects that the caller sees", account(), keyNarrowed(auth.ScopeProjectsRead), none, unlimited, call(s.listProjects)},
+		{post, "/projects", "create-project", "Make a project", global(auth.CreateProjects), key(auth.ScopeProjectsWrite), audit.ProjectCreated, unlimited, create(s.createProject)},
+		{get, "/projects/{slug}", "get-project", "One project", inProject(auth.ReadProject), key(auth.ScopeProjectsRead), none, unlimited, call(s.showProject)},
+		{patch, "/projects/{slug}", "update-project", "Change a project", global(auth.ChangeProjects), key(auth.ScopeProjectsWrite), audit.ProjectChanged, unlimited, call(s.changeProject)},
 
-		{get, "/projects/{slug}/memberships", "list-memberships", "Members of a project", inProject(auth.ReadMembers), none, unlimited, call(s.listMemberships)},
-		{post, "/projects/{slug}/memberships", "add-membership", "Make an account a member", inProject(auth.ManageMembers), audit.MembershipGranted, unlimited, create(s.addMembership)},
+		{get, "/projects/{slug}/memberships", "list-memberships", "Members of a project", inProject(auth.ReadMembers), key(auth.ScopeMembersRead), none, unlimited, call(s.listMemberships)},
+		{post, "/projects/{slug}/memberships", "add-membership", "Make an account a member", inProject(auth.ManageMembers), key(auth.ScopeMembersWrite), audit.MembershipGranted, unlimited, create(s.addMembership)},
 
-		{get, "/projects/{slug}/agents", "list-agents", "Agents of a project, the newest first", inProject(auth.ReadAgents), none, unlimited, call(s.listAgents)},
-		{post, "/projects/{slug}/agents", "mint-agent", "Make an agent; its token and signing secret are shown once", inProject(auth.ManageAgents), audit.AgentMinted, unlimited, create(s.mintAgent)},
-		{del, "/projects/{slug}/agents/{agent_id}", "revoke-agent", "End an agent's token and its connections", inProject(auth.ManageAgents), audit.AgentRevoked, unlimited, call(s.revokeAgent)},
-		{get, "/projects/{slug}/agent-workers", "list-agent-workers", "Processes of a project's agents", inProject(auth.ReadAgents), none, unlimited, call(s.listAgentWorkers)},
+		{get, "/projects/{slug}/agents", "list-agents", "Agents of a project, the newest first", inProject(auth.ReadAgents), key(auth.ScopeAgentsRead), none, unlimited, call(s.listAgents)},
+		{post, "/projects/{slug}/agents", "mint-agent", "Make an agent; its token and signing secret are shown once", inProject(auth.ManageAgents), key(auth.ScopeAgentsWrite), audit.AgentMinted, unlimited, create(s.mintAgent)},
+		{del, "/projects/{slug}/agents/{agent_id}", "revoke-agent", "End an agent's token and its connections", inProject(auth.ManageAgents), key(auth.ScopeAgentsWrite), audit.AgentRevoked, unlimited, call(s.revokeAgent)},
+		{get, "/projects/{slug}/agent-workers", "list-agent-workers", "Processes of a project's agents", inProject(auth.ReadAgents), key(auth.ScopeAgentsRead), none, unlimited, call(s.listAgentWorkers)},
 
-		{get, "/projects/{slug}/tasks", "list-tasks", "Tasks of a project, the newest first", inProject(auth.ReadTasks), none, unlimited, call(s.listTasks)},
-		{get, "/projects/{slug}/tasks/{engine}/{task_id}", "get-task", "One task with its newest attempts", inProject(auth.ReadTasks), none, unlimited, call(s.showTask)},
-		{get, "/projects/{slug}/tasks/{engine}/{task_id}/attempts", "list-attempts", "Attempts of a task, the newest first", inProject(auth.ReadTasks), none, unlimited, call(s.listAttempts)},
-		{get, "/projects/{slug}/events", "list-events", "Events of a task, the newest first", inProject(auth.ReadTasks), none, unlimited, call(s.listEvents)},
-		{get, "/projects/{slug}/refused-events", "list-refused-events", "What agents sent and could not be taken, the newest first", inProject(auth.ReadTasks), none, unlimited, call(s.listRefusedEvents)},
-		{get, "/projects/{slug}/workers", "list-workers", "Engine workers of a project, the freshest first", inProject(auth.ReadWorkers), none, unlimited, call(s.listWorkers)},
-		{get, "/projects/{slug}/workers/{worker_id}", "get-worker", "One engine worker", inProject(auth.ReadWorkers), none, unlimited, call(s.showWorker)},
-		{get, "/projects/{slug}/queues", "list-queues", "Queues of a project by name", inProject(auth.ReadQueues), none, unlimited, call(s.listQueues)},
-		{get, "/projects/{slug}/stats", "get-stats", "Numbers of a project", inProject(auth.ReadStats), none, unlimited, call(s.showStats)},
-		{get, "/projects/{slug}/audit", "list-audit", "Audit log of a project, the newest first", inProject(auth.ReadAudit), none, unlimited, call(s.listAudit)},
+		{get, "/projects/{slug}/tasks", "list-tasks", "Tasks of a project, the newest first", inProject(auth.ReadTasks), key(auth.ScopeTasksRead), none, unlimited, call(s.listTasks)},
+		{get, "/projects/{slug}/tasks/{engine}/{task_id}", "get-task", "One task with its newest attempts", inProject(auth.ReadTasks), key(auth.ScopeTasksRead), none, unlimited, call(s.showTask)},
+		{get, "/projects/{slug}/tasks/{engine}/{task_id}/attempts", "list-attempts", "Attempts of a task, the newest first", inProject(auth.ReadTasks), key(auth.ScopeTasksRead), none, unlimited, call(s.listAttempts)},
+		{get, "/projects/{slug}/events", "list-events", "Events of a task, the newest first", inProject(auth.ReadTasks), key(auth.ScopeTasksRead), none, unlimited, call(s.listEvents)},
+		{get, "/projects/{slug}/refused-events", "list-refused-events", "What agents sent and could not be taken, the newest first", inProject(auth.ReadTasks), key(auth.ScopeTasksRead), none, unlimited, call(s.listRefusedEvents)},
+		{get, "/projects/{slug}/workers", "list-workers", "Engine workers of a project, the freshest first", inProject(auth.ReadWorkers), key(auth.ScopeWorkersRead), none, unlimited, call(s.listWorkers)},
+		{get, "/projects/{slug}/workers/{worker_id}", "get-worker", "One engine worker", inProject(auth.ReadWorkers), key(auth.ScopeWorkersRead), none, unlimited, call(s.showWorker)},
+		{get, "/projects/{slug}/queues", "list-queues", "Queues of a project by name", inProject(auth.ReadQueues), key(auth.ScopeQueuesRead), none, unlimited, call(s.listQueues)},
+		{get, "/projects/{slug}/stats", "get-stats", "Numbers of a project", inProject(auth.ReadStats), key(auth.ScopeTasksRead), none, unlimited, call(s.showStats)},
+		{get, "/projects/{slug}/audit", "list-audit", "Audit log of a project, the newest first", inProject(auth.ReadAudit), key(auth.ScopeAuditRead), none, unlimited, call(s.listAudit)},
 
-		{get, "/home/summary", "get-home", "Numbers of all projects that the caller sees", account(), none, unlimited, call(s.showHome)},
-		{get, "/home/recent-failures", "list-recent-failures", "Failed tasks of all projects that the caller sees, the newest first", account(), none, unlimited, call(s.listRecentFailures)},
+		{get, "/home/summary", "get-home", "Numbers of all projects that the caller sees", account(), keyNarrowed(auth.ScopeHomeRead), none, unlimited, call(s.showHome)},
+		{get, "/home/recent-failures", "list-recent-failures", "Failed tasks of all projects that the caller sees, the newest first", account(), keyNarrowed(auth.ScopeHomeRead), none, unlimited, call(s.listRecentFailures)},
 
-		{get, "/health", "get-health", "Whether the process answers", open(), none, unlimited, call(s.showHealth)},
-		{get, "/health/ready", "get-readiness", "Whether the brain can work; 503 if not", open(), none, unlimited, call(s.showReady)},
-		{get, "/health/system", "get-system", "What the brain runs on", account(), none, unlimited, call(s.showSystem)},
+		{get, "/health", "get-health", "Whether the process answers", open(), noKeys(), none, unlimited, call(s.showHealth)},
+		{get, "/health/ready", "get-readiness", "Whether the brain can work; 503 if not", open(), noKeys(), none, unlimited, call(s.showReady)},
+		{get, "/health/system", "get-system", "What the brain runs on", account(), key(auth.ScopeHealthRead), none, unlimited, call(s.showSystem)},
 	}
 }
 
