@@ -52,6 +52,8 @@ var only = map[string][]string{
 	"github.com/prometheus":                     {"metrics", "api", "app"},
 	"golang.org/x/term":                         {"cli"},
 	"golang.org/x/crypto":                       {"auth"},
+	"github.com/transparency-dev/merkle":        {"audit"},
+	"golang.org/x/mod":                          {"audit"},
 	"os/exec":                                   {"store/storetest", "app/apptest"},
 	"testing":                                   {"store/storetest", "app/apptest"},
 	"github.com/google/go-cmp":                  {},

@@ -1,9 +1,26 @@
 package audit
 
-import "slices"
+import (
+	"maps"
+	"slices"
+)
 
 // Action is what was done, or refused.
 type Action string
+
+// Lines are the actions whose entries append lines to the anchors, in order.
+func Lines() []Action {
+	var out []Action
+	for _, a := range slices.Sorted(maps.Keys(catalogue)) {
+		if catalogue[a].Line {
+			out = append(out, a)
+		}
+	}
+	return out
+}
+
+// Held reports whether e may be recorded while the history is in doubt: its action goes on, or it was refused.
+func (e *Entry) Held() bool { return e.outcome != Allow || catalogue[e.action].Held }
 
 // Every action that has a name. A new one gets a line in the catalogue below.
 const (
@@ -36,8 +53,13 @@ const (
 	KeyRetired        Action = "audit.key_retired"
 	HistoryInDoubt    Action = "audit.history_in_doubt"
 	GenerationStarted Action = "audit.generation_started"
+	RollbackAccepted  Action = "audit.rollback_acknowledged"
+	AnchorStarted     Action = "audit.anchor_started"
+	PlaceChanged      Action = "audit.place_changed"
 	Pruned            Action = "audit.pruned"
 	Erased            Action = "audit.erased"
+
+	SystemRestored Action = "system.restored"
 )
 
 // Kind is what the catalogue says of an action.
@@ -45,23 +67,27 @@ type Kind struct {
 	Target string // type of the target
 	Person bool   // the target is a person: its label stands in the personal part
 
+	Held  bool // goes on while the history is in doubt; a refusal of any action does, too
+	Line  bool // the entry also appends a line to the anchors, for a restore to know of
+	Grave bool // the next checkpoint is signed at once
+
 	Details  []string // names of details
 	Personal []string // those of details that tell of the target, or else of the actor, as a person
 }
 
 // catalogue is the whole list. Names of details are ASCII; user text is only ever a value.
 var catalogue = map[Action]Kind{
-	SystemInstalled:     {Target: "system", Details: []string{"kid", "public_key", "generation", "version"}},
-	SystemMigrated:      {Target: "system", Details: []string{"from", "to", "version"}},
-	SystemSecretChanged: {Target: "system", Details: []string{"setting"}},
+	SystemInstalled:     {Target: "system", Held: true, Grave: true, Details: []string{"kid", "public_key", "generation", "instance", "version"}},
+	SystemMigrated:      {Target: "system", Held: true, Details: []string{"from", "to", "version"}},
+	SystemSecretChanged: {Target: "system", Held: true, Details: []string{"setting"}},
 
-	SetupAttempt:   {Target: "setup"},
+	SetupAttempt:   {Target: "setup", Held: true},
 	SetupCompleted: {Target: "user", Person: true, Details: []string{"project_id", "project_slug", "via"}},
 
-	AuthLogin:           {Target: "user", Person: true, Details: []string{"session_id", "remembered"}},
-	AuthLogout:          {Target: "user", Person: true, Details: []string{"session_id"}},
+	AuthLogin:           {Target: "user", Person: true, Held: true, Details: []string{"session_id", "remembered"}},
+	AuthLogout:          {Target: "user", Person: true, Held: true, Details: []string{"session_id"}},
 	AuthPasswordChanged: {Target: "user", Person: true, Details: []string{"revoked_sessions", "via"}},
-	AuthSessionRevoked:  {Target: "session", Details: []string{"user_id", "session_reason"}},
+	AuthSessionRevoked:  {Target: "session", Held: true, Details: []string{"user_id", "session_reason"}},
 
 	UserCreated:       {Target: "user", Person: true, Details: []string{"is_admin", "via"}, Personal: []string{"display_name"}},
 	MembershipGranted: {Target: "membership", Person: true, Details: []string{"role", "user_id"}},
@@ -69,19 +95,26 @@ var catalogue = map[Action]Kind{
 	ProjectChanged:    {Target: "project", Details: []string{"slug", "previous_slug", "environment", "changes"}},
 
 	AgentMinted:     {Target: "agent", Details: []string{"name"}},
-	AgentRevoked:    {Target: "agent", Details: []string{"name", "connections"}},
-	AgentAuthFailed: {Target: "agent"},
+	AgentRevoked:    {Target: "agent", Held: true, Line: true, Details: []string{"name", "connections"}},
+	AgentAuthFailed: {Target: "agent", Held: true},
 
-	AccessRefused:    {Target: "route"},
-	RefusalsOverflow: {Target: "refusals", Details: []string{"actions"}},
+	AccessRefused:    {Target: "route", Held: true},
+	RefusalsOverflow: {Target: "refusals", Held: true, Details: []string{"actions"}},
 
-	KeyIntroduced:     {Target: "audit_key", Details: []string{"kid", "public_key", "previous_kid", "proof"}},
-	KeyAdopted:        {Target: "audit_key", Details: []string{"kid", "public_key", "lost_kids"}},
-	KeyRetired:        {Target: "audit_key", Details: []string{"kid"}},
-	HistoryInDoubt:    {Target: "audit_log", Details: []string{"lost_seq", "lost_row_hmac", "lost_ts", "head_seq", "head_row_hmac", "timeline"}},
-	GenerationStarted: {Target: "audit_log", Details: []string{"generation", "previous", "fork", "anchor_size", "anchor_root", "cause"}},
-	Pruned:            {Target: "audit_log", Details: []string{"through", "row_hmac", "peaks", "kids", "generations", "archives"}},
-	Erased:            {Target: "user", Person: true, Details: []string{"user_id", "count", "sha256"}},
+	KeyIntroduced:     {Target: "audit_key", Held: true, Line: true, Grave: true, Details: []string{"kid", "public_key", "previous_kid", "proof"}},
+	KeyAdopted:        {Target: "audit_key", Held: true, Line: true, Grave: true, Details: []string{"kid", "public_key", "lost_kids"}},
+	KeyRetired:        {Target: "audit_key", Held: true, Line: true, Grave: true, Details: []string{"kid"}},
+	HistoryInDoubt:    {Target: "audit_log", Held: true, Details: []string{"lost_seq", "lost_row_hmac", "lost_ts", "head_seq", "head_row_hmac", "timeline", "fork", "anchor", "anchor_size", "anchor_root", "cause"}},
+	GenerationStarted: {Target: "audit_log", Held: true, Line: true, Grave: true, Details: []string{"generation", "previous", "fork", "anchor_size", "anchor_root", "cause"}},
+	RollbackAccepted:  {Target: "audit_log", Held: true, Grave: true, Details: []string{"entry_seq", "lost_seq", "lost_row_hmac", "lost_ts", "head_seq", "head_row_hmac", "defused"}},
+	AnchorStarted:     {Target: "audit_log", Held: true, Details: []string{"anchor", "size"}},
+	PlaceChanged:      {Target: "system", Held: true, Details: []string{"from", "to", "location", "timeline"}},
+	Pruned:            {Target: "audit_log", Line: true, Grave: true, Details: []string{"through", "row_hmac", "peaks", "kids", "generations", "archives"}},
+	Erased:            {Target: "user", Person: true, Held: true, Line: true, Grave: true, Details: []string{"user_id", "count", "sha256"}},
+
+	SystemRestored: {Target: "system", Held: true, Line: true, Grave: true, Details: []string{
+		"backup_id", "generation", "previous", "fork", "head_seq", "head_row_hmac", "lost_seq", "lost_row_hmac", "lost_ts", "defused",
+	}},
 }
 
 // commonDetails may stand in any entry: why, and what a refusal says beside it.
