@@ -56,8 +56,6 @@ var only = map[string][]string{
 	"golang.org/x/crypto":                       {"auth"},
 	"github.com/transparency-dev/merkle":        {"audit"},
 	"golang.org/x/mod":                          {"audit"},
-	"os/exec":                                   {"store/storetest", "app/apptest"},
-	"testing":                                   {"store/storetest", "app/apptest"},
 	"os/exec":                                   {"store/storetest", "app/apptest", "target/targettest"},
 	"testing":                                   {"store/storetest", "app/apptest", "target/targettest"},
 	"github.com/minio/minio-go":                 {"target/..."},
