@@ -56,7 +56,9 @@ const (
 	RollbackAccepted  Action = "audit.rollback_acknowledged"
 	AnchorStarted     Action = "audit.anchor_started"
 	PlaceChanged      Action = "audit.place_changed"
+	AuditExported     Action = "audit.exported"
 	Pruned            Action = "audit.pruned"
+	PruneCompleted    Action = "audit.prune_completed"
 	Erased            Action = "audit.erased"
 
 	SystemRestored Action = "system.restored"
@@ -109,7 +111,9 @@ var catalogue = map[Action]Kind{
 	RollbackAccepted:  {Target: "audit_log", Held: true, Grave: true, Details: []string{"entry_seq", "lost_seq", "lost_row_hmac", "lost_ts", "head_seq", "head_row_hmac", "defused"}},
 	AnchorStarted:     {Target: "audit_log", Held: true, Details: []string{"anchor", "size"}},
 	PlaceChanged:      {Target: "system", Held: true, Details: []string{"from", "to", "location", "timeline"}},
-	Pruned:            {Target: "audit_log", Line: true, Grave: true, Details: []string{"through", "row_hmac", "peaks", "kids", "generations", "archives"}},
+	AuditExported:     {Target: "audit_log", Held: true, Details: []string{"format", "filter", "generation", "contiguous", "prev_row_hmac", "kids", "checkpoint"}},
+	Pruned:            {Target: "audit_log", Line: true, Grave: true, Details: []string{"through", "row_hmac", "peaks", "kids", "generations", "archives", "unprovable"}},
+	PruneCompleted:    {Target: "audit_log", Details: []string{"through", "rows", "archive"}},
 	Erased:            {Target: "user", Person: true, Held: true, Line: true, Grave: true, Details: []string{"user_id", "count", "sha256"}},
 
 	SystemRestored: {Target: "system", Held: true, Line: true, Grave: true, Details: []string{

@@ -96,7 +96,7 @@ func (v *Verifier) finishErased() {
 	for _, seq := range slices.Sorted(maps.Keys(v.erased)) {
 		switch e := v.erased[seq]; {
 		case e.entry:
-		case seq >= v.next && v.part:
+		case v.part && (seq >= v.next || v.sparse):
 			v.note(fmt.Sprintf("%d personal parts were erased by entry %d, not in this file", e.count, seq))
 		default:
 			v.fault(seq, PersonalMissing, "personal parts are gone, and it is no entry that erased them")

@@ -30,6 +30,8 @@ type Verifier struct {
 	linked bool   // prev is known
 	whole  bool   // the walk began at row 1, so every tombstone is met
 	part   bool   // the rows end before the chain does
+	sparse bool   // rows are left out on purpose
+	anyKey bool   // nothing says when keys signed
 	report Report
 }
 
@@ -155,6 +157,8 @@ func (v *Verifier) place(r *Row) bool {
 	case r.Seq < v.next:
 		v.fault(r.Seq, Edited, "its number is one that was before, or none")
 		return false
+	case r.Seq > v.next && v.sparse:
+		v.linked = false
 	case r.Seq > v.next:
 		v.fault(v.next, MissingInside, fmt.Sprintf("rows %d to %d are missing", v.next, r.Seq-1))
 		v.linked = false
@@ -224,7 +228,7 @@ func (v *Verifier) proof(seq int64, old, kid, prev, proof string) {
 	l, ok := v.kids[old]
 	key, known := v.keys[old]
 	switch {
-	case !ok || l.retired != 0:
+	case !ok || l.retired != 0 && l.retired < seq:
 		v.fault(seq, KeyOutOfTime, "key "+kid+" is introduced by one that could not sign")
 	case !known:
 		v.unprovable(seq, UnknownKey, "the introduction of key "+kid+" can't be proved: key "+old+" was not given")
@@ -237,7 +241,8 @@ func (v *Verifier) proof(seq int64, old, kid, prev, proof string) {
 func (v *Verifier) keyTime(b *Body) {
 	l, ok := v.kids[b.KID]
 	switch {
-	case !ok:
+	case v.anyKey:
+	case !ok || b.Seq < l.introduced:
 		v.fault(b.Seq, KeyOutOfTime, "it is signed with key "+b.KID+", which was not introduced")
 	case l.retired != 0 && b.Seq > l.retired:
 		v.fault(b.Seq, KeyOutOfTime, "it is signed with key "+b.KID+", which was retired")
