@@ -11,6 +11,7 @@ import (
 	"io"
 	"strconv"
 	"strings"
+	"unicode/utf8"
 )
 
 // ErrFile says that a file is none that an export wrote, or was damaged so that its rows can't be told apart.
@@ -164,6 +165,9 @@ func (f *FileReader) readCSV() error {
 			break
 		}
 	}
+	if !utf8.Valid(f.buf) {
+		return f.bad("it is no UTF-8")
+	}
 	f.fields = f.fields[:0]
 	begin := 0
 	for _, end := range ends {
@@ -234,6 +238,9 @@ func (f *FileReader) nextLine(out *FileRecord) error {
 		if !errors.Is(err, bufio.ErrBufferFull) {
 			return err
 		}
+	}
+	if !utf8.Valid(f.buf) {
+		return f.bad("it is no UTF-8")
 	}
 	p := parser{rest: bytes.TrimSuffix(f.buf, []byte("\n"))}
 	out.Seq = p.integer(`{"seq":`, false)
@@ -307,6 +314,27 @@ type Exported struct {
 	PrevRowHMAC string          `json:"prev_row_hmac"` // of the row before the first
 	Kids        []KeyTime       `json:"kids"`
 	Filter      json.RawMessage `json:"filter"`
+}
+
+// Details are those of the entry that stands for an export with this format and filter; the zero value of what an export
+// does not say is left out or null.
+func (e *Exported) Details(f Format, filter map[string]any) map[string]any {
+	kids := make([]any, len(e.Kids))
+	for i, k := range e.Kids {
+		kids[i] = map[string]any{"kid": k.KID, "introduced": k.Introduced, "retired": k.Retired}
+	}
+	out := map[string]any{"format": string(f), "filter": filter, "generation": e.Generation, "contiguous": e.Contiguous, "kids": kids}
+	for name, seq := range map[string]int64{"first": e.First, "last": e.Last} {
+		out[name] = nil
+		if seq != 0 {
+			out[name] = seq
+		}
+	}
+	out["prev_row_hmac"] = nil
+	if e.PrevRowHMAC != "" {
+		out["prev_row_hmac"] = e.PrevRowHMAC
+	}
+	return out
 }
 
 // ReadExported returns what an audit.exported says; ok is false if it is none.

@@ -228,7 +228,7 @@ func (v *Verifier) proof(seq int64, old, kid, prev, proof string) {
 	l, ok := v.kids[old]
 	key, known := v.keys[old]
 	switch {
-	case !ok || l.retired != 0 && l.retired < seq:
+	case !ok && !v.anyKey || l.retired != 0 && l.retired < seq:
 		v.fault(seq, KeyOutOfTime, "key "+kid+" is introduced by one that could not sign")
 	case !known:
 		v.unprovable(seq, UnknownKey, "the introduction of key "+kid+" can't be proved: key "+old+" was not given")
