@@ -65,8 +65,10 @@ func (f Format) AppendRecord(dst []byte, r *Row, parts []Personal) []byte {
 		target = said.target
 	}
 	c := cells{
-		{}, Some(r.ID), Some(formatTime(r.TS)), Some(r.ActorKind), r.ActorID, said.label, r.ProjectID, r.ProjectLabel, Some(r.Action), r.TargetType,
-		r.TargetID, target, Some(r.Outcome), r.Details, r.RequestID, said.ip, said.userAgent, Some(r.KID), r.PrevRowHMAC, Some(r.RowHMAC), {},
+		{},
+		Some(r.ID), Some(formatTime(r.TS)), Some(r.ActorKind), r.ActorID, said.label, r.ProjectID, r.ProjectLabel, Some(r.Action), r.TargetType,
+		r.TargetID, target, Some(r.Outcome), r.Details, r.RequestID, said.ip, said.userAgent, Some(r.KID), r.PrevRowHMAC, Some(r.RowHMAC),
+		{},
 		Some(personal),
 	}
 	if f == NDJSON {

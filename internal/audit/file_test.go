@@ -226,8 +226,10 @@ func fileSample(t testing.TB) (*chain, []audit.KeyTime) {
 	for i := range c.parts[3] {
 		c.parts[3][i] = audit.Personal{Seq: 3, Role: c.parts[3][i].Role, ErasedBy: by}
 	}
-	c.add(t, audit.Facts{Action: audit.UserCreated, Actor: audit.Actor{Kind: audit.User, ID: user(2)}, Target: audit.Target{ID: user(4), Label: "bob@example.org"},
-		Details: map[string]any{"is_admin": false, "display_name": "Bob \"the\" =Builder"}})
+	c.add(t, audit.Facts{
+		Action: audit.UserCreated, Actor: audit.Actor{Kind: audit.User, ID: user(2)}, Target: audit.Target{ID: user(4), Label: "bob@example.org"},
+		Details: map[string]any{"is_admin": false, "display_name": "Bob \"the\" =Builder"},
+	})
 	return c, []audit.KeyTime{{KID: a.KID(), Introduced: 1, Retired: 6}, {KID: b.KID(), Introduced: 5}}
 }
 
@@ -291,7 +293,9 @@ func fieldCases(kind string, e exported, f audit.Format, secrets []string) []fil
 		add("ts", i, func(r *audit.Row, _ []audit.Personal) { r.TS++ })
 		add("body", i, func(r *audit.Row, _ []audit.Personal) { r.Body[len(r.Body)/2] ^= 1 })
 		for j := range e.parts[e.rows[i].Seq] {
-			add("json of a part", i, func(_ *audit.Row, p []audit.Personal) { p[j].JSON = audit.Some(strings.Replace(p[j].JSON.S, "e", "f", 1)) })
+			add("json of a part", i, func(_ *audit.Row, p []audit.Personal) {
+				p[j].JSON = audit.Some(strings.Replace(p[j].JSON.S, "e", "f", 1))
+			})
 			add("salt of a part", i, func(_ *audit.Row, p []audit.Personal) { p[j].Salt = append(slices.Clone(p[j].Salt), 1) })
 			add("role of a part", i, func(_ *audit.Row, p []audit.Personal) { p[j].Role = "nobody" })
 			if kind == "whole" { // of the others an erasure may have taken a part that is not in them
