@@ -244,7 +244,7 @@ func (s *Server) showMe(ctx context.Context, _ *struct{}) (*reply[userMe], error
 		me.Memberships, err = s.Store.UserProjects(ctx, user.ID)
 		return &reply[userMe]{me}, err
 	}
-	all, err := s.Store.Projects(ctx, user.ID, true)
+	all, err := s.Store.Projects(ctx, requestOf(ctx).sight())
 	if err != nil {
 		return nil, err
 	}

@@ -403,7 +403,7 @@ func TestLessonC16CSRF(t *testing.T) {
 			{"a bearer beside the cookie", func(r *http.Request) {
 				r.Header.Del("X-CSRF-Token")
 				r.Header.Set("Authorization", "Bearer z4k_x")
-			}, 403, "csrf_mismatch"},
+			}, 401, "api_key_unknown"},
 			{"from another site", func(r *http.Request) { r.Header.Set("Sec-Fetch-Site", "cross-site") }, 403, "cross_origin"},
 			{"of another origin", func(r *http.Request) { r.Header.Set("Origin", "https://evil.test") }, 403, "cross_origin"},
 			{"no session", func(r *http.Request) { r.Header.Del("Cookie") }, 401, ""},

@@ -30,6 +30,7 @@ func (s *Server) describe(c *huma.Config) {
 		"a cursor is the place of a row that was shown, so that rows which come in between move nothing."
 	c.Components.SecuritySchemes = map[string]*huma.SecurityScheme{
 		"session": {Type: "apiKey", In: "cookie", Name: s.cookies.Session, Description: "what POST /auth/login sets; changes repeat the CSRF cookie's value in X-CSRF-Token"},
+		"api_key": {Type: "http", Scheme: "bearer", Description: "an API key, z4k_…; it acts for its owner within its scopes, and needs no CSRF token"},
 	}
 	c.Components.Schemas.RegisterTypeAlias(reflect.TypeFor[store.Time](), reflect.TypeFor[timeText]())
 	c.Components.Schemas.RegisterTypeAlias(reflect.TypeFor[id.ID](), reflect.TypeFor[uuidText]())

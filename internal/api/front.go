@@ -218,6 +218,18 @@ func (s *Server) beside(mux *http.ServeMux) {
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) { s.fail(w, r, errNoRoute()) })
 }
 
+// otherMethods answers 405 to the methods that a path does not take. Each is named: a pattern for all of them conflicts
+// with a path like it whose last part is a parameter. GET has HEAD in it.
+func (s *Server) otherMethods(mux *http.ServeMux, path string, allowed []string) {
+	for _, method := range []string{
+		http.MethodGet, http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete, http.MethodOptions, http.MethodTrace, http.MethodConnect,
+	} {
+		if !slices.Contains(allowed, method) {
+			mux.HandleFunc(method+" "+path, s.wrongMethod(allowed))
+		}
+	}
+}
+
 // wrongMethod answers 405.
 func (s *Server) wrongMethod(allowed []string) http.HandlerFunc {
 	slices.Sort(allowed)

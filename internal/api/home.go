@@ -89,7 +89,7 @@ type visibleProject struct {
 
 func (s *Server) visibleProjects(ctx context.Context) ([]visibleProject, error) {
 	user := requestOf(ctx).user
-	projects, err := s.Store.Projects(ctx, user.ID, user.IsAdmin)
+	projects, err := s.Store.Projects(ctx, requestOf(ctx).sight())
 	if err != nil {
 		return nil, err
 	}

@@ -14,8 +14,7 @@ import (
 )
 
 func (s *Server) listProjects(ctx context.Context, in *bareQuery) (*rows[store.Project], error) {
-	user := requestOf(ctx).user
-	list, err := s.Store.ProjectPage(ctx, user.ID, user.IsAdmin, in.page())
+	list, err := s.Store.ProjectPage(ctx, requestOf(ctx).sight(), in.page())
 	if err != nil {
 		return nil, pageError(err)
 	}
@@ -106,7 +105,7 @@ func (s *Server) changeProject(ctx context.Context, in *projectChange) (*reply[s
 	q := requestOf(ctx)
 	q.target.Label = q.slug
 	b := &in.Body
-	p, err := s.Store.ChangeProject(ctx, q.slug, func(p *store.Project) error {
+	p, err := s.Store.ChangeProject(ctx, q.slug, q.sight(), func(p *store.Project) error {
 		for _, f := range []struct{ to, from *string }{
 			{&p.Slug, b.Slug},
 			{&p.Environment, b.Environment},
@@ -129,7 +128,7 @@ func (s *Server) changeProject(ctx context.Context, in *projectChange) (*reply[s
 		return checkProject(p)
 	}, byCaller(ctx))
 	if errors.Is(err, store.ErrNotFound) {
-		return nil, noProject()
+		return nil, q.noProject()
 	}
 	return &reply[store.Project]{p}, slugTaken(err)
 }

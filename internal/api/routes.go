@@ -106,6 +106,12 @@ func (s *Server) table() []route {
 		{get, "/users", "list-users", "Accounts, the newest first", global(auth.ReadUsers), key(auth.ScopeUsersRead), none, unlimited, call(s.listUsers)},
 		{post, "/users", "create-user", "Make an account", global(auth.CreateUsers), key(auth.ScopeUsersWrite), audit.UserCreated, unlimited, create(s.createUser)},
 
+		{get, "/api-keys/scopes", "list-scopes", "What API keys can be made for", account(), key(auth.ScopeAll), none, unlimited, call(s.listScopes)},
+		{get, "/api-keys", "list-api-keys", "API keys, the newest first", account(), key(auth.ScopeAll), none, unlimited, call(s.listAPIKeys)},
+		{post, "/api-keys", "create-api-key", "Make an API key; its text is shown once", account(), noKeys(), audit.APIKeyCreated, unlimited, create(s.createAPIKey)},
+		{patch, "/api-keys/{key_id}", "change-api-key", "Change name, scopes, expiry or networks of an API key", account(), noKeys(), audit.APIKeyChanged, unlimited, call(s.changeAPIKey)},
+		{del, "/api-keys/{key_id}", "revoke-api-key", "End an API key", account(), key(auth.ScopeAll), audit.APIKeyRevoked, unlimited, call(s.revokeAPIKey)},
+
 		{get, "/projects", "list-projects", "The projects that the caller sees", account(), keyNarrowed(auth.ScopeProjectsRead), none, unlimited, call(s.listProjects)},
 		{post, "/projects", "create-project", "Make a project", global(auth.CreateProjects), key(auth.ScopeProjectsWrite), audit.ProjectCreated, unlimited, create(s.createProject)},
 		{get, "/projects/{slug}", "get-project", "One project", inProject(auth.ReadProject), key(auth.ScopeProjectsRead), none, unlimited, call(s.showProject)},
@@ -200,6 +206,10 @@ func (s *Server) operation(api huma.API, rt *route) huma.Operation {
 	}
 	if rt.access.needsSession() {
 		op.Security = []map[string][]string{{"session": {}}}
+	}
+	if rt.keys.scope != "" {
+		op.Security = append(op.Security, map[string][]string{"api_key": {}})
+		op.Description = "API keys need the scope " + string(rt.keys.scope) + "."
 	}
 	return op
 }

@@ -31,7 +31,8 @@ type Options struct {
 	Now       func() time.Time
 	Passwords *auth.Passwords
 	Sessions  auth.SessionKeys
-	Master    []byte // hashes tokens
+	Master    []byte   // hashes tokens
+	Previous  [][]byte // earlier masters, under which API keys go on working
 	Hosts     auth.Hosts
 	Proxies   auth.Proxies
 	Agents    Connections
@@ -83,6 +84,8 @@ type Server struct {
 	Options
 
 	cookies  auth.CookieNames
+	masters  []master // the first is the current one
+	uses     uses
 	limits   map[bucket]*auth.Limiter
 	tries    setupTries
 	failures *auth.Limiter // failed log-ins by e-mail address, of accounts that exist and of others
@@ -104,6 +107,7 @@ func New(o Options) *Server {
 	if s.Audit == nil {
 		s.Audit = NewAuditHealth(s.Store, s.Log, s.Now)
 	}
+	s.masters = masters(s.Master, s.Previous)
 	s.Settings.fill()
 	s.tries = newSetupTries(s.Settings.SetupTries)
 	s.limits = make(map[bucket]*auth.Limiter)
@@ -163,7 +167,7 @@ func (s *Server) build() http.Handler {
 		methods[base+rt.path] = append(methods[base+rt.path], rt.method)
 	}
 	for path, allowed := range methods {
-		mux.HandleFunc(path, s.wrongMethod(allowed))
+		s.otherMethods(mux, path, allowed)
 	}
 	s.beside(mux)
 	s.pages(mux)
@@ -208,6 +212,7 @@ type request struct {
 	slug      string // of the project that the path names
 
 	user    *store.User    // nil: anonymous
+	key     *store.APIKey  // that acts for user; nil: none
 	session *store.Session // of user
 	project store.Project
 	role    auth.Role // in project
@@ -233,6 +238,9 @@ func (q *request) actor() audit.Actor {
 	a := audit.Actor{Kind: audit.Anonymous, UserAgent: q.userAgent}
 	if q.client.IsValid() {
 		a.IP = q.client.String()
+	}
+	if q.key != nil {
+		return q.keyActor(a)
 	}
 	if q.user != nil {
 		a.Kind, a.ID, a.Label = audit.User, q.user.ID.String(), q.user.Email

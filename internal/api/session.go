@@ -110,13 +110,34 @@ func (s *Server) identify(q *request, r *http.Request) error {
 		}
 		return forbidden("nobody may do this", nil)
 	}
-	if err := s.authenticate(q, r); err != nil {
+	if text := bearer(r); text != "" {
+		if err := s.useKey(q, r, text); err != nil {
+			return err
+		}
+		if len(r.CookiesNamed(s.cookies.Session)) == 0 {
+			return nil // no CSRF token either: no browser adds a key by itself
+		}
+		// With a session's cookie beside the key it is the session that acts, and its CSRF token is asked for.
+		key, user := q.key, q.user
+		q.key, q.user = nil, nil
+		if err := s.authenticate(q, r); isUnauthenticated(err) {
+			q.key, q.user = key, user
+			return nil
+		} else if err != nil {
+			return err
+		}
+	} else if err := s.authenticate(q, r); err != nil {
 		return err
 	}
 	if rt.changes() && !auth.SameToken(r.Header.Get(csrfHeader), q.session.CSRF) {
 		return forbidden("the "+csrfHeader+" header must repeat the value of the "+s.cookies.CSRF+" cookie", because("csrf_mismatch"))
 	}
 	return nil
+}
+
+func isUnauthenticated(err error) bool {
+	p, ok := errors.AsType[*problem](err)
+	return ok && p.status == http.StatusUnauthorized
 }
 
 // maxCookies is how many cookies of one name are tried: a browser sends more than one only when another site set it.
@@ -182,9 +203,9 @@ func (s *Server) admit(ctx context.Context, rt *route) error {
 		return nil
 	}
 	q := requestOf(ctx)
-	p, role, err := s.Store.ProjectOf(ctx, q.slug, q.user.ID)
+	p, role, err := s.Store.ProjectOf(ctx, q.slug, q.sight())
 	if errors.Is(err, store.ErrNotFound) {
-		return noProject()
+		return q.noProject()
 	}
 	if err != nil {
 		return err

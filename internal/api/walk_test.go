@@ -30,6 +30,8 @@ var bodies = map[string]object{
 	"update-project":  {"slug": "other"},
 	"add-membership":  {"user_id": "00000000-0000-4000-8000-000000000000", "role": "viewer"},
 	"mint-agent":      {"name": "taken"},
+	"create-api-key":  {"name": "no scope of that name", "scopes": []string{"none:such"}},
+	"change-api-key":  {"name": "other"},
 }
 
 var parameter = regexp.MustCompile(`\{[a-z_]+\}`)
@@ -196,7 +198,7 @@ var public = []string{"complete-setup", "login", "password-policy", "get-health"
 
 // TestNoAnswerHasAFieldForASecret walks the types of all answers. The one that shows an agent's secrets once is named.
 func TestNoAnswerHasAFieldForASecret(t *testing.T) {
-	once := []string{"api.mintedAgent.token", "api.mintedAgent.hmac_secret"}
+	once := []string{"api.mintedAgent.token", "api.mintedAgent.hmac_secret", "api.mintedKey.token"}
 	secret := regexp.MustCompile(`(?i)password|passwd|secret|token|hash|csrf|hmac|cookie|credential|private`)
 	found := 0
 	for _, rt := range api.New(api.Options{}).Routes() {
@@ -253,6 +255,9 @@ func TestLessonA25EveryChangeLeavesItsEntry(t *testing.T) {
 		minted := root.post("/projects/shop/agents", object{"name": "web"}).must(t, "mint", 201)
 		agent, _ := minted.body["agent"].(object)
 		root.del("/projects/shop/agents/"+agent["id"].(string)).must(t, "revoke", 204)
+		key := root.post("/api-keys", object{"name": "ci", "scopes": []string{"tasks:read"}}).must(t, "API key", 201).body["id"].(string)
+		root.patch("/api-keys/"+key, object{"name": "CI"}).must(t, "change API key", 200)
+		root.del("/api-keys/"+key).must(t, "revoke API key", 204)
 		root.post("/auth/change-password", object{"current_password": password, "new_password": "Another-Horse-7-Stable"}).must(t, "password", 200)
 		other := b.client()
 		other.post("/auth/login", object{"email": "root@example.com", "password": "Another-Horse-7-Stable"}).must(t, "login", 200)
@@ -268,7 +273,7 @@ func TestLessonA25EveryChangeLeavesItsEntry(t *testing.T) {
 		root.post("/auth/logout", nil).must(t, "logout", 204)
 		want := []string{
 			"setup.completed allow anonymous", "user.created allow user", "membership.granted allow user", "project.created allow user", "project.changed allow user",
-			"agent.token.minted allow user", "agent.token.revoked allow user", "auth.password_changed allow user", "auth.login allow user",
+			"agent.token.minted allow user", "agent.token.revoked allow user", "api_key.created allow user", "api_key.changed allow user", "api_key.revoked allow user", "auth.password_changed allow user", "auth.login allow user",
 			"auth.session_revoked allow user", "auth.login allow user", "auth.session_revoked allow user", "auth.logout allow user",
 		}
 		if diff := cmp.Diff(want, entries()[before:]); diff != "" {
@@ -371,6 +376,7 @@ var matrix = map[string]string{
 	"setup-status": "svaomg", "complete-setup": "nsvaomg", "login": "nsvaomg", "password-policy": "nsvaomg", "get-health": "nsvaomg", "get-readiness": "nsvaomg",
 	"logout": "svaomg", "me": "svaomg", "change-password": "svaomg", "list-sessions": "svaomg", "revoke-other-sessions": "svaomg", "revoke-session": "svaomg",
 	"list-users": "g", "create-user": "g", "create-project": "g", "update-project": "g",
+	"list-scopes": "svaomg", "list-api-keys": "svaomg", "create-api-key": "svaomg", "change-api-key": "svaomg", "revoke-api-key": "svaomg",
 	"list-projects": "svaomg", "get-home": "svaomg", "list-recent-failures": "svaomg", "get-system": "svaomg",
 	"get-project": "vaomg", "list-agents": "vaomg", "list-agent-workers": "vaomg", "list-tasks": "vaomg", "get-task": "vaomg", "list-attempts": "vaomg",
 	"list-events": "vaomg", "list-refused-events": "vaomg", "list-workers": "vaomg", "get-worker": "vaomg", "list-queues": "vaomg", "get-stats": "vaomg",

@@ -48,7 +48,7 @@ func (b *Brain) metricsOptions(taken func() *ingest.Stats) metrics.Options {
 
 // projectStates asks for the gauges of every project, in three statements whatever their number.
 func (b *Brain) projectStates(ctx context.Context) ([]metrics.ProjectState, error) {
-	projects, err := b.Store.Projects(ctx, id.ID{}, true)
+	projects, err := b.Store.Projects(ctx, store.Sight{All: true})
 	if err != nil {
 		return nil, err
 	}

@@ -41,6 +41,10 @@ const (
 	ProjectCreated    Action = "project.created"
 	ProjectChanged    Action = "project.changed"
 
+	APIKeyCreated Action = "api_key.created"
+	APIKeyChanged Action = "api_key.changed"
+	APIKeyRevoked Action = "api_key.revoked"
+
 	AgentMinted     Action = "agent.token.minted"
 	AgentRevoked    Action = "agent.token.revoked"
 	AgentAuthFailed Action = "agent.auth.bearer_failed"
@@ -96,6 +100,10 @@ var catalogue = map[Action]Kind{
 	ProjectCreated:    {Target: "project", Details: []string{"slug", "environment"}},
 	ProjectChanged:    {Target: "project", Details: []string{"slug", "previous_slug", "environment", "changes"}},
 
+	APIKeyCreated: {Target: "api_key", Details: []string{"name", "prefix", "user_id", "scopes", "allowed_cidrs", "expires_at", "via"}},
+	APIKeyChanged: {Target: "api_key", Details: []string{"name", "prefix", "user_id", "changes", "via"}},
+	APIKeyRevoked: {Target: "api_key", Details: []string{"name", "prefix", "user_id", "via"}},
+
 	AgentMinted:     {Target: "agent", Details: []string{"name"}},
 	AgentRevoked:    {Target: "agent", Held: true, Line: true, Details: []string{"name", "connections"}},
 	AgentAuthFailed: {Target: "agent", Held: true},
@@ -121,8 +129,11 @@ var catalogue = map[Action]Kind{
 	}},
 }
 
-// commonDetails may stand in any entry: why, and what a refusal says beside it.
-var commonDetails = []string{"reason", "status", "method", "path", "count", "first", "last"}
+// commonDetails may stand in any entry: why, what a refusal says beside it, and whose API key acted.
+var commonDetails = []string{ownerDetail, "reason", "status", "method", "path", "count", "first", "last"}
+
+// ownerDetail is the id of the account that owns the API key that acted.
+const ownerDetail = "owner_id"
 
 // Kind returns what the catalogue says of a.
 func (a Action) Kind() (Kind, bool) {

@@ -29,6 +29,7 @@ type Facts struct {
 type Actor struct {
 	Kind      ActorKind
 	ID        string
+	Owner     string // of an API key: the account that it acts for
 	Label     string // e-mail address or name; never signed
 	IP        string // never signed
 	UserAgent string // never signed
@@ -124,6 +125,9 @@ func New(f Facts) Entry {
 			return e
 		}
 	}
+	if f.Actor.Owner != "" {
+		plain[ownerDetail] = final(f.Actor.Owner, maxID)
+	}
 	if e.details, e.err = encodeDetails(plain); e.err != nil {
 		e.err = fmt.Errorf("audit: %s: %w", f.Action, e.err)
 		return e
@@ -158,8 +162,12 @@ func (e *Entry) setParts(f Facts, kind Kind, personal map[string]any) {
 			return
 		}
 	}
-	if e.actorKind == User {
+	switch e.actorKind {
+	case User:
 		e.parts[0].subject = e.actorID
+	case APIKey:
+		e.parts[0].subject = final(f.Actor.Owner, maxID)
+	default:
 	}
 	subject := final(f.Target.Subject, maxLabel)
 	if subject == "" {

@@ -22,6 +22,7 @@ var secrets = []pattern{
 	{space, "EARER ", regexp.MustCompile(`\bBEARER +[A-Za-z0-9._~+/-]{16,}`), nil},                                       // the same, shouted
 	{under, "k_live_", regexp.MustCompile(`\b[rsp]k_live_[A-Za-z0-9]{10,}`), nil},                                        // Stripe
 	{under, "k_test_", regexp.MustCompile(`\b[rsp]k_test_[A-Za-z0-9]{10,}`), nil},                                        // Stripe
+	{under, "z4k_", regexp.MustCompile(`\bz4k_[A-Za-z0-9_-]{32,}`), nil},                                                 // our own API keys
 	{under, "whsec_", regexp.MustCompile(`\bwhsec_[A-Za-z0-9+/]{16,}`), nil},                                             // Stripe, Svix
 	{dash, "xox", regexp.MustCompile(`\bxox[a-z](?:\.xox[a-z])?-[A-Za-z0-9-]{10,}`), nil},                                // Slack
 	{dash, "xapp-", regexp.MustCompile(`\bxapp-[A-Za-z0-9-]{10,}`), nil},                                                 // Slack

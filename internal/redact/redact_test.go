@@ -23,6 +23,7 @@ var (
 	twilio = "SK" + strings.Repeat("0a1b", 8)
 	grid   = "SG." + strings.Repeat("ab", 11) + "." + strings.Repeat("cd", 21)
 	hook   = "https://hooks.slack" + ".com/services/T000/B000/XXXX"
+	ours   = "z4k_" + strings.Repeat("Ab-_1", 8) + "xyz"
 	pem    = "-----BEGIN RSA " + "PRIVATE KEY-----"
 )
 
@@ -43,6 +44,7 @@ func TestEvent(t *testing.T) {
 		{"Slack", `["` + slack + `"]`, `["[REDACTED]"]`},
 		{"Slack webhook", `["` + hook + `"]`, `["[REDACTED]"]`},
 		{"GitHub", `["` + github + `"]`, `["[REDACTED]"]`},
+		{"our API keys", `["use ` + ours + `","z4k_abcd"]`, `["[REDACTED]","z4k_abcd"]`},
 		{"AWS", `["key ` + aws + `"]`, `["[REDACTED]"]`},
 		{"Google", `["` + google + `"]`, `["[REDACTED]"]`},
 		{"Twilio", `["` + twilio + `"]`, `["[REDACTED]"]`},

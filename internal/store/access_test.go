@@ -227,7 +227,7 @@ func TestLessonL14EveryNameThatIsTakenIsAConflict(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := s.ChangeProject(ctx, "other", func(p *store.Project) error { p.Slug = "shop"; return nil }, operator); !errors.Is(err, store.ErrConflict) {
+		if _, err := s.ChangeProject(ctx, "other", store.Sight{}, func(p *store.Project) error { p.Slug = "shop"; return nil }, operator); !errors.Is(err, store.ErrConflict) {
 			t.Errorf("a slug that is changed to a taken one: got %v, want ErrConflict", err)
 		}
 		if _, err := s.MintAgent(ctx, other, "web", id.Random().String(), operator); err != nil {

@@ -107,3 +107,6 @@ func (s *Store) Pools() []Pool {
 		{stdlib.OpenDBFromPool(s.ingests), "ingest", int(s.ingests.Config().MaxConns)},
 	}
 }
+
+// APIKeyLookup finds a key by two hashes.
+const APIKeyLookup = `SELECT token_hash, ` + apiKeyColumns + `, ` + userColumns + apiKeyTables + ` WHERE token_hash IN ($1, $2)`

@@ -39,39 +39,59 @@ func (p *Project) Audited() audit.Project { return audit.Project{ID: p.ID.String
 
 var namedProjects = listing{tag: 'j', columns: "name{C}, projects.id", kinds: "si"}
 
-// visible makes w name the active projects that an account is a member of, or, with all, every one.
-func (w *where) visible(user id.ID, all bool) {
-	w.and("projects.is_active")
-	if !all {
-		w.and("EXISTS (SELECT 1 FROM memberships m WHERE m.project_id = projects.id AND m.user_id = ?)", user)
+// Sight is who looks for projects: every way to one goes through it, so that an API key which is bound to a project finds
+// no other, whatever its owner sees.
+type Sight struct {
+	User id.ID
+	All  bool    // a global administrator's: no membership is asked for
+	Only id.Null // the one project that there is; zero: no such limit
+}
+
+// bound makes w name what lies within the limit of who looks.
+func (w *where) bound(who Sight) {
+	if !who.Only.IsZero() {
+		w.and("projects.id = ?", who.Only.ID)
 	}
 }
 
-// ProjectPage lists the active projects that an account is a member of, or, with all, every one, by name.
-func (s *Store) ProjectPage(ctx context.Context, user id.ID, all bool, p Page) (Slice[Project], error) {
+// visible makes w name the active projects that who sees: those of memberships, or, with All, every one.
+func (w *where) visible(who Sight) {
+	w.and("projects.is_active")
+	w.bound(who)
+	if !who.All {
+		w.and("EXISTS (SELECT 1 FROM memberships m WHERE m.project_id = projects.id AND m.user_id = ?)", who.User)
+	}
+}
+
+// ProjectPage lists the active projects that who sees, by name.
+func (s *Store) ProjectPage(ctx context.Context, who Sight, p Page) (Slice[Project], error) {
 	q, err := namedProjects.page(p)
 	if err != nil {
 		return Slice[Project]{}, err
 	}
-	q.visible(user, all)
+	q.visible(who)
 	list, err := readPage(ctx, s, q, `SELECT `+projectColumns+` FROM projects`, (*Project).fields, func(p *Project) []any { return []any{p.Name, p.ID} })
 	return list, wrap("list projects", err)
 }
 
 // Projects returns what ProjectPage lists, all of it: sums over a part would be wrong without saying so.
-func (s *Store) Projects(ctx context.Context, user id.ID, all bool) ([]Project, error) {
+func (s *Store) Projects(ctx context.Context, who Sight) ([]Project, error) {
 	w := where{}
-	w.visible(user, all)
+	w.visible(who)
 	rows, err := s.read.QueryContext(ctx, s.sql(`SELECT `+projectColumns+` FROM projects`+w.sql.String()+namedProjects.order(false)), w.args...)
 	list, err := collect(rows, err, (*Project).fields)
 	return list, wrap("all projects", err)
 }
 
-// ProjectOf returns the project of a slug, active or not, and the role that an account has in it, "" for none.
-// ErrNotFound says that there is no such project.
-func (s *Store) ProjectOf(ctx context.Context, slug string, user id.ID) (p Project, role string, err error) {
-	err = s.read.QueryRowContext(ctx, `SELECT `+projectColumns+`, coalesce((SELECT role FROM memberships m WHERE m.project_id = projects.id AND m.user_id = $2), '')
-		FROM projects WHERE slug = $1`, slug, user).Scan(append(p.fields(), &role)...)
+// ProjectOf returns the project of a slug, active or not, and the role that who has in it as a member, "" for none.
+// ErrNotFound says that there is no such project, or that it is beyond the limit of who.
+func (s *Store) ProjectOf(ctx context.Context, slug string, who Sight) (p Project, role string, err error) {
+	var w where
+	user := w.arg(who.User)
+	w.and("slug = ?", slug)
+	w.bound(who)
+	err = s.read.QueryRowContext(ctx, `SELECT `+projectColumns+`, coalesce((SELECT role FROM memberships m WHERE m.project_id = projects.id AND m.user_id = `+user+`), '')
+		FROM projects`+w.sql.String(), w.args...).Scan(append(p.fields(), &role)...)
 	return p, role, wrap("project", err)
 }
 
@@ -98,12 +118,15 @@ func (tx *Tx) createProject(ctx context.Context, p Project) (Project, error) {
 	return out, wrap("create project", err)
 }
 
-// ChangeProject reads the project of a slug, lets change alter it, writes and records it. ErrConflict says that a new
-// slug is taken; an error of change is returned as it is.
-func (s *Store) ChangeProject(ctx context.Context, slug string, change func(*Project) error, by By) (out Project, err error) {
+// ChangeProject reads the project of a slug, lets change alter it, writes and records it. ErrNotFound is ProjectOf's;
+// ErrConflict says that a new slug is taken; an error of change is returned as it is.
+func (s *Store) ChangeProject(ctx context.Context, slug string, who Sight, change func(*Project) error, by By) (out Project, err error) {
+	var w where
+	w.and("slug = ?", slug)
+	w.bound(who)
 	err = s.Update(ctx, func(tx *Tx) error {
 		var p Project
-		if err := tx.QueryRowContext(ctx, `SELECT `+projectColumns+` FROM projects WHERE slug = $1`+s.dialect.forUpdate, slug).Scan(p.fields()...); err != nil {
+		if err := tx.QueryRowContext(ctx, `SELECT `+projectColumns+` FROM projects`+w.sql.String()+s.dialect.forUpdate, w.args...).Scan(p.fields()...); err != nil {
 			return wrap("change project", err)
 		}
 		was := p

@@ -6,7 +6,6 @@ import (
 	"testing"
 
 	"github.com/z4j-go/z4j/internal/audit"
-	"github.com/z4j-go/z4j/internal/id"
 	"github.com/z4j-go/z4j/internal/store"
 	"github.com/z4j-go/z4j/internal/store/storetest"
 )
@@ -34,10 +33,10 @@ func TestAChangedProjectSaysWhatChanged(t *testing.T) {
 			{"the limit of schedulers away", func(p *store.Project) { p.AllowedSchedulers = nil }, `"changes":{"allowed_schedulers":{"new":null,"old":["cron"]}}`},
 		} {
 			slug := "shop"
-			if _, _, err := s.ProjectOf(t.Context(), slug, id.ID{}); errors.Is(err, store.ErrNotFound) {
+			if _, _, err := s.ProjectOf(t.Context(), slug, store.Sight{}); errors.Is(err, store.ErrNotFound) {
 				slug = "store"
 			}
-			if _, err := s.ChangeProject(t.Context(), slug, func(p *store.Project) error { tt.change(p); return nil }, operator); err != nil {
+			if _, err := s.ChangeProject(t.Context(), slug, store.Sight{}, func(p *store.Project) error { tt.change(p); return nil }, operator); err != nil {
 				t.Fatalf("%s: %v", tt.name, err)
 			}
 			newest := log(t, s, store.AuditFilter{Action: string(audit.ProjectChanged)})[0]

@@ -15,7 +15,7 @@ import (
 
 // global are the tables that may be keyed by something else than a project: small reference tables, the audit chain, and
 // the installation's own bookkeeping. Every other table is one of work and follows docs/decisions/0006-past-one-machine.md.
-var global = []string{"meta", "leases", "users", "sessions", "first_boot_tokens", "projects", "memberships", "agents", "schema_migrations"}
+var global = []string{"meta", "leases", "users", "sessions", "first_boot_tokens", "projects", "memberships", "agents", "api_keys", "schema_migrations"}
 
 func isGlobal(table string) bool {
 	return slices.Contains(global, table) || strings.HasPrefix(table, "audit_")
