@@ -91,12 +91,25 @@ func DecodeRows(raw []byte) (*Rows, error) {
 	return r, nil
 }
 
-func (k Kind) known() bool {
+func (k Kind) known() bool { return k.String() != "" }
+
+// String names the kind.
+func (k Kind) String() string {
 	switch k {
-	case KindBool, KindInt, KindTime, KindText, KindBytes, KindUUID:
-		return true
+	case KindBool:
+		return "boolean"
+	case KindInt:
+		return "integer"
+	case KindTime:
+		return "time"
+	case KindText:
+		return "text"
+	case KindBytes:
+		return "bytes"
+	case KindUUID:
+		return "uuid"
 	}
-	return false
+	return ""
 }
 
 // Next reads the next row and reports whether there is one.
@@ -229,6 +242,12 @@ func (w *chunkWriter) time(micros int64) {
 func (w *chunkWriter) bytes(b []byte) { w.buf = appendBytes(w.buf, b) }
 func (w *chunkWriter) uuid(b []byte)  { w.buf = append(w.buf, b...) }
 func (w *chunkWriter) bool(v byte)    { w.buf = append(w.buf, v) }
+
+// undo takes back the row that was begun.
+func (w *chunkWriter) undo() error {
+	w.buf = w.buf[:w.row]
+	return nil
+}
 
 // end ends a row. A chunk that it no longer fits in is emitted without it.
 func (w *chunkWriter) end() error {

@@ -2,7 +2,32 @@ package store
 
 import (
 	"context"
+	"errors"
+	"time"
 )
+
+// brainLease begins the name of the lease that each running brain holds, so that nothing is done to the database under it.
+const brainLease = "brain/"
+
+// brainTerm is how long a brain that died counts as running: three renewals that a busy machine may miss.
+const brainTerm = 30 * time.Second
+
+// KeepAlive says that the brain called holder runs, until brainTerm from now. A third of that is time enough to say it again.
+func (s *Store) KeepAlive(ctx context.Context, holder string) error {
+	if s.pool == nil {
+		if err := s.live.hold(s.path + liveSuffix); err != nil {
+			return wrap("keep alive", err)
+		}
+	}
+	now := s.now()
+	_, err := s.Lease(ctx, brainLease+holder, holder, TimeOf(now), TimeOf(now.Add(brainTerm)))
+	return err
+}
+
+// Leave says that the brain called holder runs no more.
+func (s *Store) Leave(ctx context.Context, holder string) error {
+	return errors.Join(s.live.release(), s.ReleaseLease(ctx, brainLease+holder, holder))
+}
 
 // Lease gives holder the lease called name until the given time and reports whether it has it. A holder may renew;
 // another one gets it only after it ended.

@@ -43,6 +43,11 @@ func (s *Store) prepare(ctx context.Context, o Options) (err error) {
 	if err != nil {
 		return err
 	}
+	if !o.restoring {
+		if err := s.refuseHalfRestored(ctx); err != nil {
+			return err
+		}
+	}
 	if !have && !o.Migrate {
 		return ErrNoSchema
 	}
@@ -86,7 +91,9 @@ func (s *Store) prepare(ctx context.Context, o Options) (err error) {
 	if err := s.startChain(ctx, secrets, o.Migrate); err != nil {
 		return err
 	}
-	s.recordNews(ctx, news)
+	if !o.restoring {
+		s.recordNews(ctx, news)
+	}
 	return nil
 }
 

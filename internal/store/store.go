@@ -48,6 +48,8 @@ type Options struct {
 	// Secrets is asked once, under the migration lock, before anything is written. empty says that the database
 	// has no table of ours; only then may the callee mint new secrets.
 	Secrets func(ctx context.Context, empty bool) (Secrets, error)
+
+	restoring bool // a restore's own: opens what nothing else may, and leaves its first entry to the restore
 }
 
 // Store reads and writes the brain's database, Postgres or SQLite.
@@ -61,8 +63,10 @@ type Store struct {
 	log     *slog.Logger
 	now     func() time.Time
 	path    string // SQLite only: the file
+	live    liveFile
 
-	chain chain // the audit chain as this process knows it
+	chain     chain // the audit chain as this process knows it
+	snapshots snapshots
 
 	stretch    int      // rows of a search between two looks at the clock; 0 is scanRows
 	partitions sync.Map // Postgres only: days (YYYY_MM_DD) whose partition of events is known to be there

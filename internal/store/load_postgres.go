@@ -1,0 +1,549 @@
+package store
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+)
+
+// restoreLock is the advisory lock that a restore holds on its database.
+const restoreLock = migrationLock + 1
+
+// postgresTarget is a database that is being filled.
+type postgresTarget struct {
+	store   *Store // for migrations
+	address string
+	log     *slog.Logger
+	made    string           // the database that had to be made; "": it was there
+	lock    *pgx.Conn        // holds restoreLock
+	conns   chan *pgx.Conn   // that load
+	widths  map[string][]int // of each table's columns, in bytes; 0: as the kind says
+	later   []definition
+
+	days sync.Mutex // one at a time makes a partition
+}
+
+// definition is an index or a constraint that comes after the rows.
+type definition struct {
+	table      string
+	name       string
+	index      string // the text behind USING; "": it is a constraint
+	constraint string // as pg_get_constraintdef says it
+	unique     bool
+	foreign    bool
+}
+
+func openPostgresTarget(ctx context.Context, o LoadOptions) (_ *postgresTarget, err error) {
+	c, err := pgx.ParseConfig(o.URL)
+	if err != nil {
+		return nil, errors.New("the Postgres URL cannot be read") // the driver's error quotes the URL, password included
+	}
+	t := &postgresTarget{address: o.URL, log: o.Log, conns: make(chan *pgx.Conn, o.Connections), widths: map[string][]int{}}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, t.close(), t.dropMade(context.WithoutCancel(ctx), c))
+		}
+	}()
+	if t.lock, err = ownConn(ctx, c, "z4j-brain restore", loadLockWait); isNoDatabase(err) {
+		if err = makeDatabase(ctx, c); err == nil {
+			t.made = c.Database
+			t.lock, err = ownConn(ctx, c, "z4j-brain restore", loadLockWait)
+		}
+	}
+	if err != nil {
+		return nil, err
+	}
+	if err := t.claim(ctx); err != nil {
+		return nil, err
+	}
+	for range o.Connections {
+		conn, err := ownConn(ctx, c, "z4j-brain restore", loadLockWait)
+		if err != nil {
+			return nil, err
+		}
+		if _, err := conn.Exec(ctx, `SET synchronous_commit = off`); err != nil { // the last commit, which is not, waits for all
+			return nil, err
+		}
+		t.conns <- conn
+	}
+	t.store = &Store{log: o.Log, now: o.Now}
+	return t, t.store.openPostgres(ctx, o.URL)
+}
+
+func isNoDatabase(err error) bool {
+	var pg *pgconn.PgError
+	return errors.As(err, &pg) && pg.Code == "3D000"
+}
+
+// makeDatabase makes the database that c names, or says how to.
+func makeDatabase(ctx context.Context, c *pgx.ConnConfig) error {
+	conn, err := maintenanceConn(ctx, c)
+	if err != nil {
+		return fmt.Errorf("there is no database %s, and none to make it from: %w; run: createdb %s", c.Database, err, c.Database)
+	}
+	_, err = conn.Exec(ctx, `CREATE DATABASE `+quoted(c.Database)+` TEMPLATE template0 ENCODING 'UTF8'`)
+	err = errors.Join(err, conn.Close(ctx))
+	if err != nil {
+		return fmt.Errorf("there is no database %s, and %s may not make it: %w; run as a superuser: createdb -T template0 -E UTF8 -O %s %s",
+			c.Database, c.User, err, c.User, c.Database)
+	}
+	return nil
+}
+
+func maintenanceConn(ctx context.Context, c *pgx.ConnConfig) (*pgx.Conn, error) {
+	other := c.Copy()
+	other.Database = "postgres"
+	return pgx.ConnectConfig(ctx, other)
+}
+
+func (t *postgresTarget) dropMade(ctx context.Context, c *pgx.ConnConfig) error {
+	if t.made == "" {
+		return nil
+	}
+	conn, err := maintenanceConn(ctx, c)
+	if err != nil {
+		return err
+	}
+	_, err = conn.Exec(ctx, `DROP DATABASE IF EXISTS `+quoted(t.made))
+	t.made = ""
+	return errors.Join(err, conn.Close(ctx))
+}
+
+// claim makes the database this restore's own, if it is empty or a restore left it unfinished.
+func (t *postgresTarget) claim(ctx context.Context) error {
+	var mine bool
+	if err := t.lock.QueryRow(ctx, `SELECT pg_try_advisory_lock($1, hashtext(current_schema()))`, restoreLock).Scan(&mine); err != nil {
+		return fmt.Errorf("lock the database: %w", err)
+	}
+	if !mine {
+		return fmt.Errorf("%w: another restore is running on it", ErrInUse)
+	}
+	var tables, half, leases bool
+	err := t.lock.QueryRow(ctx, `SELECT count(*) > 0, count(*) FILTER (WHERE relname = $1) > 0, count(*) FILTER (WHERE relname = 'leases') > 0
+		FROM pg_class WHERE relnamespace = current_schema()::regnamespace AND relkind IN ('r', 'p', 'v', 'm', 'f', 'S')`, restoringTable).Scan(&tables, &half, &leases)
+	if err != nil {
+		return fmt.Errorf("look into the database: %w", err)
+	}
+	switch {
+	case half:
+		t.log.WarnContext(ctx, "clearing away what a restore left unfinished")
+		if err := t.clear(ctx); err != nil {
+			return err
+		}
+	case leases:
+		if err := t.refuseLive(ctx); err != nil {
+			return err
+		}
+		return fmt.Errorf("%w: a restore never writes over data: name another database with --into, or drop this one first", ErrNotEmpty)
+	case tables:
+		return fmt.Errorf("%w: schema has tables of something else; name another database with --into", ErrNotEmpty)
+	}
+	_, err = t.lock.Exec(ctx, `CREATE TABLE `+restoringTable+` (since timestamptz NOT NULL DEFAULT now())`)
+	return wrap("mark the database as being restored", err)
+}
+
+func (t *postgresTarget) refuseLive(ctx context.Context) error {
+	var holder string
+	err := t.lock.QueryRow(ctx, `SELECT coalesce((SELECT substr(name, $2::int) FROM leases WHERE name LIKE $1 AND until > now() LIMIT 1), '')`,
+		brainLease+"%", len(brainLease)+1).Scan(&holder)
+	if err != nil || holder == "" {
+		return wrap("look for brains", err)
+	}
+	return fmt.Errorf("%w: %s; stop it first", ErrInUse, holder)
+}
+
+// clear drops everything in the schema, the mark last.
+func (t *postgresTarget) clear(ctx context.Context) error {
+	rows, err := t.lock.Query(ctx, `SELECT 'DROP TABLE IF EXISTS ' || quote_ident(relname) || ' CASCADE' FROM pg_class
+			WHERE relnamespace = current_schema()::regnamespace AND relkind IN ('r', 'p') AND NOT relispartition AND relname <> $1
+		UNION ALL SELECT 'DROP FUNCTION IF EXISTS ' || p.oid::regprocedure || ' CASCADE' FROM pg_proc p
+			WHERE pronamespace = current_schema()::regnamespace AND NOT EXISTS (SELECT 1 FROM pg_depend d WHERE d.objid = p.oid AND d.deptype = 'e')`, restoringTable)
+	if err != nil {
+		return fmt.Errorf("clear the database: %w", err)
+	}
+	texts, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	if err != nil {
+		return fmt.Errorf("clear the database: %w", err)
+	}
+	for _, text := range append(texts, `DROP TABLE IF EXISTS `+restoringTable) {
+		if _, err := t.lock.Exec(ctx, text); err != nil {
+			return fmt.Errorf("clear the database: %w", err)
+		}
+	}
+	return nil
+}
+
+func (t *postgresTarget) begin(ctx context.Context, schema int64, tables []*shape) error {
+	p, err := t.store.provider()
+	if err != nil {
+		return err
+	}
+	if _, err := p.UpTo(ctx, schema); err != nil {
+		return err
+	}
+	for _, table := range tables {
+		if err := t.prepare(ctx, table); err != nil {
+			return fmt.Errorf("table %s: %w", table.name, err)
+		}
+	}
+	for _, foreign := range []bool{true, false} { // what refers goes before what is referred to
+		for _, d := range t.later {
+			if d.foreign != foreign {
+				continue
+			}
+			text := `ALTER TABLE ` + quoted(d.table) + ` DROP CONSTRAINT ` + quoted(d.name)
+			if d.index != "" {
+				text = `DROP INDEX ` + quoted(d.name)
+			}
+			if _, err := t.lock.Exec(ctx, text); err != nil {
+				return fmt.Errorf("put off %s: %w", d.name, err)
+			}
+		}
+	}
+	return nil
+}
+
+// prepare empties a table of what migrations wrote, and notes its columns' widths and what comes after its rows.
+func (t *postgresTarget) prepare(ctx context.Context, table *shape) error {
+	if _, err := t.lock.Exec(ctx, `DELETE FROM `+quoted(table.name)); err != nil {
+		return err
+	}
+	rows, err := t.lock.Query(ctx, `SELECT attname, CASE WHEN atttypid IN (21, 23, 20) THEN attlen::int ELSE 0 END FROM pg_attribute
+		WHERE attrelid = $1::regclass AND attnum > 0 AND NOT attisdropped`, quoted(table.name))
+	if err != nil {
+		return err
+	}
+	widths := map[string]int{}
+	var name string
+	var width int
+	if _, err := pgx.ForEachRow(rows, []any{&name, &width}, func() error { widths[name] = width; return nil }); err != nil {
+		return err
+	}
+	for _, c := range table.columns {
+		width, ok := widths[c.Name]
+		if !ok || (c.Kind == KindInt) != (width > 0) {
+			return fmt.Errorf("column %s is not what the migrations say", c.Name)
+		}
+		t.widths[table.name] = append(t.widths[table.name], width)
+	}
+	rows, err = t.lock.Query(ctx, `SELECT $1, conname, '', pg_get_constraintdef(oid), contype IN ('p', 'u'), contype = 'f' FROM pg_constraint
+			WHERE conrelid = $2::regclass AND contype IN ('p', 'u', 'f')
+		UNION ALL SELECT $1, c.relname, substring(pg_get_indexdef(c.oid) FROM ' USING .*'), '', i.indisunique, false
+			FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid
+			WHERE i.indrelid = $2::regclass AND NOT EXISTS (SELECT 1 FROM pg_constraint k WHERE k.conindid = c.oid AND k.conrelid = i.indrelid)`,
+		table.name, quoted(table.name))
+	if err != nil {
+		return err
+	}
+	var d definition
+	_, err = pgx.ForEachRow(rows, []any{&d.table, &d.name, &d.index, &d.constraint, &d.unique, &d.foreign}, func() error {
+		t.later = append(t.later, d)
+		return nil
+	})
+	return err
+}
+
+func (t *postgresTarget) load(ctx context.Context, table *shape, r *Rows) error {
+	into := table.name
+	w := &copyWriter{widths: t.widths[table.name]}
+	if err := w.rows(r); err != nil {
+		return err
+	}
+	if table.name == "events" {
+		day, err := t.partitions(ctx, w)
+		if err != nil {
+			return err
+		}
+		into = day
+	}
+	var conn *pgx.Conn
+	select {
+	case conn = <-t.conns:
+		defer func() { t.conns <- conn }()
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	tag, err := conn.PgConn().CopyFrom(ctx, bytes.NewReader(w.buf), `COPY `+quoted(into)+` (`+quotedList(table.names())+`) FROM STDIN (FORMAT binary)`)
+	if err != nil {
+		return copyError(err)
+	}
+	if tag.RowsAffected() != r.n {
+		return fmt.Errorf("the database took %d of %d rows", tag.RowsAffected(), r.n)
+	}
+	return nil
+}
+
+// copyError adds where in the chunk the server found the fault; of the row it says nothing.
+func copyError(err error) error {
+	var pg *pgconn.PgError
+	if errors.As(err, &pg) && pg.Where != "" {
+		where, _, _ := strings.Cut(pg.Where, ": ")
+		return fmt.Errorf("%w (%s)", err, where)
+	}
+	return err
+}
+
+// partitions makes those that the rows need, and returns where they go: into the one that they are all of, else by way
+// of the table.
+func (t *postgresTarget) partitions(ctx context.Context, w *copyWriter) (into string, err error) {
+	t.days.Lock()
+	defer t.days.Unlock()
+	into = "events"
+	for day := range w.days {
+		at := time.UnixMicro(day * dayMicros).UTC()
+		if at.Year() < 1 || at.Year() > 9999 {
+			return "", fmt.Errorf("a time is %d days from 1970: %w", day, ErrDamaged)
+		}
+		if err := t.store.ensurePartition(ctx, at); err != nil {
+			return "", err
+		}
+		into = "events_" + at.Format(partitionDay)
+	}
+	if len(w.days) > 1 {
+		into = "events"
+	}
+	return into, nil
+}
+
+// copyWriter turns a chunk into COPY's binary form.
+type copyWriter struct {
+	widths []int
+	buf    []byte
+	days   map[int64]bool // of occurred_at, since 1970
+}
+
+func (w *copyWriter) rows(r *Rows) error {
+	w.buf = make([]byte, 0, len(r.rest)+len(r.rest)/2)
+	w.buf = append(w.buf, copySignature...)
+	w.buf = append(w.buf, 0, 0, 0, 0, 0, 0, 0, 0)
+	occurred := -1
+	for i, c := range r.Columns {
+		if r.Table == "events" && c.Name == "occurred_at" {
+			occurred, w.days = i, map[int64]bool{}
+		}
+	}
+	last := int64(math.MinInt64)
+	for r.Next() {
+		w.buf = binary.BigEndian.AppendUint16(w.buf, uint16(len(r.Columns)))
+		for i := range r.cells {
+			if err := w.cell(&r.Columns[i], &r.cells[i], w.widths[i]); err != nil {
+				return fmt.Errorf("row %d: column %s: %w", r.n, r.Columns[i].Name, err)
+			}
+		}
+		if occurred >= 0 {
+			day := r.cells[occurred].Int / dayMicros
+			if r.cells[occurred].Int < day*dayMicros {
+				day--
+			}
+			if day != last {
+				w.days[day], last = true, day
+			}
+		}
+	}
+	w.buf = append(w.buf, 0xff, 0xff)
+	return r.Err()
+}
+
+func (w *copyWriter) cell(col *Column, c *Cell, width int) error {
+	if c.Null {
+		w.buf = binary.BigEndian.AppendUint32(w.buf, math.MaxUint32)
+		return nil
+	}
+	switch col.Kind {
+	case KindText, KindBytes, KindUUID:
+		w.buf = binary.BigEndian.AppendUint32(w.buf, uint32(len(c.Bytes)))
+		w.buf = append(w.buf, c.Bytes...)
+		return nil
+	case KindBool:
+		w.buf = append(w.buf, 0, 0, 0, 1, byte(c.Int))
+		return nil
+	case KindTime:
+		if c.Int < math.MinInt64+epoch2000 {
+			return errors.New("a time before all times")
+		}
+		w.buf = append(w.buf, 0, 0, 0, 8)
+		w.buf = binary.BigEndian.AppendUint64(w.buf, uint64(c.Int-epoch2000))
+		return nil
+	case KindInt:
+		bits := 8 * width
+		if c.Int>>(bits-1) != c.Int>>63 {
+			return fmt.Errorf("%d does not fit into %d bits", c.Int, bits)
+		}
+		w.buf = append(w.buf, 0, 0, 0, byte(width))
+		for i := bits - 8; i >= 0; i -= 8 {
+			w.buf = append(w.buf, byte(c.Int>>i))
+		}
+		return nil
+	}
+	return ErrDamaged
+}
+
+// finish makes indexes and constraints, those of partitions first and several at once, and sets generators.
+func (t *postgresTarget) finish(ctx context.Context) error {
+	rows, err := t.lock.Query(ctx, `SELECT inhparent::regclass::text, relname FROM pg_inherits JOIN pg_class c ON c.oid = inhrelid
+		WHERE c.relnamespace = current_schema()::regnamespace AND c.relispartition AND c.relkind = 'r'`)
+	if err != nil {
+		return fmt.Errorf("look for partitions: %w", err)
+	}
+	partitions := map[string][]string{}
+	var parent, child string
+	if _, err := pgx.ForEachRow(rows, []any{&parent, &child}, func() error {
+		parent = strings.Trim(parent[strings.LastIndexByte(parent, '.')+1:], `"`)
+		partitions[parent] = append(partitions[parent], child)
+		return nil
+	}); err != nil {
+		return fmt.Errorf("look for partitions: %w", err)
+	}
+	var parts, wholes, foreign []string
+	for _, d := range t.later {
+		switch {
+		case d.foreign:
+			foreign = append(foreign, d.make(d.table, true))
+		default:
+			wholes = append(wholes, d.make(d.table, true))
+			for _, p := range partitions[d.table] {
+				parts = append(parts, d.make(p, false))
+			}
+		}
+	}
+	for _, step := range [][]string{parts, wholes, foreign} {
+		if err := t.all(ctx, step); err != nil {
+			return err
+		}
+	}
+	if err := t.generators(ctx); err != nil {
+		return err
+	}
+	_, err = t.lock.Exec(ctx, `ANALYZE`)
+	return wrap("analyze", err)
+}
+
+// make is the statement that makes the definition on a table; a partition's has no name, as the server gives it one.
+func (d *definition) make(table string, named bool) string {
+	switch {
+	case d.index == "" && named:
+		return `ALTER TABLE ` + quoted(table) + ` ADD CONSTRAINT ` + quoted(d.name) + ` ` + d.constraint
+	case d.index == "":
+		return `ALTER TABLE ` + quoted(table) + ` ADD ` + d.constraint
+	}
+	text := `CREATE `
+	if d.unique {
+		text += `UNIQUE `
+	}
+	text += `INDEX `
+	if named {
+		text += quoted(d.name) + ` `
+	}
+	return text + `ON ` + quoted(table) + d.index
+}
+
+// all runs statements over all connections.
+func (t *postgresTarget) all(ctx context.Context, statements []string) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	todo := make(chan string, len(statements))
+	for _, s := range statements {
+		todo <- s
+	}
+	close(todo)
+	var workers sync.WaitGroup
+	for range cap(t.conns) {
+		workers.Go(func() {
+			conn := <-t.conns
+			defer func() { t.conns <- conn }()
+			for s := range todo {
+				if ctx.Err() != nil {
+					return
+				}
+				if _, err := conn.Exec(ctx, s); err != nil {
+					cancel(fmt.Errorf("%s: %w", s, err))
+				}
+			}
+		})
+	}
+	workers.Wait()
+	return context.Cause(ctx)
+}
+
+// generators sets every generator of numbers behind the largest that was loaded.
+func (t *postgresTarget) generators(ctx context.Context) error {
+	rows, err := t.lock.Query(ctx, `SELECT format('SELECT setval(%L, greatest(coalesce(max(%I), 0), 1), max(%I) IS NOT NULL) FROM %I',
+			pg_get_serial_sequence(quote_ident(table_name), column_name), column_name, column_name, table_name)
+		FROM information_schema.columns WHERE table_schema = current_schema() AND pg_get_serial_sequence(quote_ident(table_name), column_name) IS NOT NULL`)
+	if err != nil {
+		return fmt.Errorf("look for generators: %w", err)
+	}
+	texts, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	if err != nil {
+		return fmt.Errorf("look for generators: %w", err)
+	}
+	for _, text := range texts {
+		if _, err := t.lock.Exec(ctx, text); err != nil {
+			return fmt.Errorf("set generator: %w", err)
+		}
+	}
+	return nil
+}
+
+func (t *postgresTarget) content(ctx context.Context, tables []*shape) (map[string]Content, error) {
+	snap := &Snapshot{store: t.store}
+	for _, table := range tables {
+		snap.tables = append(snap.tables, *table)
+	}
+	err := t.store.snapshotPostgres(ctx, snap, SnapshotOptions{Readers: cap(t.conns), LockWait: loadLockWait})
+	if snap.source != nil {
+		defer func() { err = errors.Join(err, snap.source.close()) }()
+	}
+	if err != nil {
+		return nil, err
+	}
+	return snap.content(ctx, cap(t.conns))
+}
+
+func (t *postgresTarget) url() string { return t.address }
+
+func (t *postgresTarget) release(context.Context) error {
+	t.made = ""
+	return t.close()
+}
+
+func (t *postgresTarget) drop(ctx context.Context) error {
+	config := t.lock.Config()
+	var err error
+	if t.made == "" {
+		if t.lock.IsClosed() { // an interrupted statement ends its connection
+			if t.lock, err = ownConn(ctx, config, "z4j-brain restore", loadLockWait); err != nil {
+				return errors.Join(err, t.close())
+			}
+		}
+		err = t.clear(ctx)
+	}
+	return errors.Join(err, t.close(), t.dropMade(ctx, config))
+}
+
+func (t *postgresTarget) close() error {
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	var errs []error
+	if t.store != nil {
+		errs = append(errs, t.store.Close())
+		t.store = nil
+	}
+	for len(t.conns) > 0 {
+		errs = append(errs, (<-t.conns).Close(ctx))
+	}
+	if t.lock != nil {
+		errs = append(errs, t.lock.Close(ctx))
+	}
+	return errors.Join(errs...)
+}
