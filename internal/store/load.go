@@ -40,7 +40,7 @@ type LoadOptions struct {
 // Loader fills an empty database. Until Release nothing else opens what it fills, and Close before it leaves nothing of it.
 type Loader struct {
 	o        LoadOptions
-	shapes   map[string]*shape
+	shapes   map[string]*shape // of the tables that are loaded
 	target   loadTarget
 	store    *Store // after Finish
 	released bool
@@ -88,7 +88,9 @@ func OpenLoader(ctx context.Context, o LoadOptions) (_ *Loader, err error) {
 		return nil, fmt.Errorf("load: schema %d: %w", o.Schema, errors.Join(err, ErrNoSchema))
 	}
 	l := &Loader{o: o, shapes: map[string]*shape{}, loaded: map[string]Content{}}
+	all := make([]*shape, len(tables))
 	for i := range tables {
+		all[i] = &tables[i]
 		if leftOut[tables[i].name] == "" {
 			l.shapes[tables[i].name] = &tables[i]
 		}
@@ -101,7 +103,7 @@ func OpenLoader(ctx context.Context, o LoadOptions) (_ *Loader, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("load: %w", err)
 	}
-	if err := l.target.begin(ctx, o.Schema, l.tables()); err != nil {
+	if err := l.target.begin(ctx, o.Schema, all); err != nil {
 		return nil, fmt.Errorf("load: make the schema: %w", errors.Join(err, l.Close()))
 	}
 	return l, nil
