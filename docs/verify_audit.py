@@ -327,7 +327,7 @@ class Verifier:
                 entry = self.erased.setdefault(part["erased_by"], [0, hashlib.sha256(), False])
                 entry[0] += 1
                 entry[1].update(("%d %s\n" % (seq, role)).encode())
-            elif digest(part) != want:
+            elif len(part.get("salt", "")) != 32 or digest(part) != want:
                 self.fault(seq, "the personal part of the %s is not what was signed" % role)
         if set(found) - {"actor", "target"}:
             self.fault(seq, "it has a personal part of nobody")

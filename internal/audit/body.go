@@ -13,6 +13,8 @@ import (
 	"github.com/z4j-go/z4j/internal/id"
 )
 
+const saltSize = 16
+
 // Link is the place in the chain that an entry gets.
 type Link struct {
 	Seq       int64
@@ -20,7 +22,7 @@ type Link struct {
 	TS        int64 // µs
 	ClockStep int64 // µs; 0 is none
 	Prev      string
-	Salts     [2][16]byte // of the personal parts; random
+	Salts     [2][saltSize]byte // of the personal parts; random
 }
 
 // Text is a text that may be NULL, which differs from an empty one.

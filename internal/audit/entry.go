@@ -5,6 +5,7 @@
 package audit
 
 import (
+	"encoding/json"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -169,14 +170,35 @@ func (e *Entry) setParts(f Facts, kind Kind, personal map[string]any) {
 		e.parts[0].subject = final(f.Actor.Owner, maxID)
 	default:
 	}
+	if e.parts[1].json != "" {
+		e.parts[1].subject, e.err = e.subject(f)
+	}
+}
+
+// subject is whose personal data the target's part is. It can be found out from the entry and the part, so that nobody
+// can hide a part from an erasure.
+func (e *Entry) subject(f Facts) (string, error) {
 	subject := final(f.Target.Subject, maxLabel)
-	if subject == "" {
-		subject = e.targetID
+	switch {
+	case subject != "" && subject != e.targetID && fmt.Sprint(f.Details["user_id"]) != subject:
+		return "", fmt.Errorf("audit: the subject of %s is neither its target nor its detail user_id", f.Action)
+	case subject != "":
+		return subject, nil
+	case e.targetID != "":
+		return e.targetID, nil
 	}
-	if subject == "" {
-		subject = strings.ToLower(label) // an account that there is not: erased by its address
+	return addressed(e.parts[1].json), nil
+}
+
+// addressed is whose a part is that is about an account which there is not: it is erased by its address.
+func addressed(part string) string {
+	var d struct {
+		Label string `json:"label"`
 	}
-	e.parts[1].subject = subject
+	if json.Unmarshal([]byte(part), &d) != nil {
+		return ""
+	}
+	return strings.ToLower(d.Label)
 }
 
 func setText(m map[string]any, key, text string) {

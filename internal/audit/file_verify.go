@@ -168,7 +168,8 @@ func (w *fileWalk) closing(r *FileRecord) {
 	if !in {
 		v.fault(r.Seq, KeyOutOfTime, "it is signed with a key that it does not name as one that signs")
 	}
-	v.personal(r.Seq, &body, r.Parts)
+	checked := v.check(&r.Row, r.Parts)
+	v.persons(&checked)
 	w.shown(r)
 }
 

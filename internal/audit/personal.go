@@ -17,52 +17,43 @@ type erasure struct {
 	entry bool // the entry was met
 }
 
+// newErasure sums up parts, which are in order.
+func newErasure(parts []ErasedPart) *erasure {
+	e := &erasure{sum: sha256.New()}
+	for _, p := range parts {
+		e.add(p.Seq, p.Role)
+	}
+	return e
+}
+
+func (e *erasure) add(seq int64, role string) {
+	e.count++
+	e.sum.Write([]byte(ErasureLine(seq, role)))
+}
+
+// is reports whether these are the parts that an audit.erased tells of.
+func (e *erasure) is(count int64, digest string) bool {
+	return e.count == count && hex.EncodeToString(e.sum.Sum(nil)) == digest
+}
+
 // ErasureLine is what the digest of an audit.erased is made of, for each part that was erased, in order.
 func ErasureLine(seq int64, role string) string { return fmt.Sprintf("%d %s\n", seq, role) }
 
-// personal checks the parts of an entry against what was signed.
-func (v *Verifier) personal(seq int64, b *Body, parts []Personal) {
-	for _, role := range [...]string{RoleActor, RoleTarget} {
-		want := b.ActorPersonal
-		if role == RoleTarget {
-			want = b.TargetPersonal
+// persons takes what was found of the personal parts of an entry.
+func (v *Verifier) persons(r *Checked) {
+	for _, f := range r.faults {
+		v.fault(f.Seq, f.Class, f.Why)
+	}
+	v.report.PersonalPresent += int64(r.present)
+	for i, by := range r.by {
+		v.report.PersonalErased++
+		e := v.erased[by]
+		if e == nil {
+			e = newErasure(nil)
+			v.erased[by] = e
 		}
-		at := slices.IndexFunc(parts, func(p Personal) bool { return p.Role == role })
-		switch {
-		case at < 0 && want.Set:
-			v.fault(seq, PersonalMissing, "the personal part of the "+role+" is gone, and nothing says that it was erased")
-		case at < 0:
-		case parts[at].ErasedBy != 0:
-			v.tombstone(&parts[at], seq, want)
-		case !want.Set:
-			v.fault(seq, PersonalEdited, "it has a personal part of the "+role+" that was not signed")
-		case parts[at].Digest() != want.S:
-			v.fault(seq, PersonalEdited, "the personal part of the "+role+" is not what was signed")
-		default:
-			v.report.PersonalPresent++
-		}
+		e.add(r.Seq, r.erased[i])
 	}
-	for _, p := range parts {
-		if p.Role != RoleActor && p.Role != RoleTarget {
-			v.fault(seq, PersonalEdited, "it has a personal part of nobody")
-		}
-	}
-}
-
-// tombstone takes what is left of an erased part.
-func (v *Verifier) tombstone(p *Personal, seq int64, want Text) {
-	if !want.Set || p.ErasedBy <= seq || p.JSON.Set || len(p.Salt) != 0 || p.Subject.Set {
-		v.fault(seq, PersonalEdited, "what is left of the personal part of the "+p.Role+" is not what an erasure leaves")
-		return
-	}
-	v.report.PersonalErased++
-	e := v.erased[p.ErasedBy]
-	if e == nil {
-		e = &erasure{sum: sha256.New()}
-		v.erased[p.ErasedBy] = e
-	}
-	e.count++
-	e.sum.Write([]byte(ErasureLine(seq, p.Role)))
 }
 
 // erasedEntry compares the tombstones with the entry that says what was erased.
@@ -73,7 +64,7 @@ func (v *Verifier) erasedEntry(b *Body) {
 	}
 	e := v.erased[b.Seq]
 	if e == nil {
-		e = &erasure{sum: sha256.New()}
+		e = newErasure(nil)
 		v.erased[b.Seq] = e
 	}
 	e.entry = true
@@ -81,7 +72,7 @@ func (v *Verifier) erasedEntry(b *Body) {
 		v.fault(b.Seq, PersonalMissing, "it does not say what was erased")
 		return
 	}
-	if e.count == d.Count && hex.EncodeToString(e.sum.Sum(nil)) == d.SHA256 {
+	if e.is(d.Count, d.SHA256) || v.Erasure != nil && newErasure(v.Erasure(b.Seq)).is(d.Count, d.SHA256) {
 		return
 	}
 	if !v.whole && e.count < d.Count {

@@ -55,6 +55,8 @@ type Report struct {
 	PersonalPresent int64           `json:"personal_present"`
 	PersonalErased  int64           `json:"personal_erased"`
 	Notes           []string        `json:"notes"`
+	Checkpoints     []Compared      `json:"checkpoints"`
+	Behind          int64           `json:"rows_behind"` // the newest checkpoint
 }
 
 // Exit is the exit code that r stands for.

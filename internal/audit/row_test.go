@@ -5,7 +5,10 @@ import (
 	"encoding/base64"
 	"encoding/hex"
 
+	"github.com/google/go-cmp/cmp"
+
 	"github.com/z4j-go/z4j/internal/audit"
+	"github.com/z4j-go/z4j/internal/id"
 )
 
 func sum(text string) string {
@@ -84,16 +87,50 @@ func (s *storedRow) row() (audit.Row, []audit.Personal) {
 	return r, parts
 }
 
-// walk verifies rows with the keys of secrets.
+// walk verifies rows with keys, as rows of a file and as columns of a database, which have to come out alike.
 func walk(keys []audit.Key, b *audit.Boundary, rows []audit.Row, parts map[int64][]audit.Personal) audit.Report {
-	v := audit.NewVerifier(keys)
-	if b != nil {
-		v.Begin(*b)
+	var reports [2]audit.Report
+	for i, stored := range []bool{false, true} {
+		v := audit.NewVerifier(keys)
+		if b != nil {
+			v.Begin(*b)
+		}
+		c := v.Checker()
+		for i := range rows {
+			if !stored {
+				v.Row(&rows[i], parts[rows[i].Seq])
+				continue
+			}
+			raw := rawColumns(&rows[i])
+			checked := c.Columns(&raw, parts[rows[i].Seq])
+			v.Take(&checked)
+		}
+		reports[i] = v.Finish(int64(len(rows)))
 	}
-	for i := range rows {
-		v.Row(&rows[i], parts[rows[i].Seq])
+	if diff := cmp.Diff(reports[0], reports[1]); diff != "" {
+		panic("rows and columns come out differently (-rows +columns):\n" + diff)
 	}
-	return v.Finish(int64(len(rows)))
+	return reports[1]
+}
+
+// rawColumns is r as a driver would give it.
+func rawColumns(r *audit.Row) audit.Columns {
+	text := func(t audit.Text) []byte {
+		if !t.Set {
+			return nil
+		}
+		return append(make([]byte, 0, len(t.S)+1), t.S...)
+	}
+	c := audit.Columns{
+		Seq: r.Seq, TS: r.TS, ID: []byte(r.ID), ActorKind: []byte(r.ActorKind), ActorID: text(r.ActorID), ProjectID: text(r.ProjectID),
+		ProjectLabel: text(r.ProjectLabel), Action: []byte(r.Action), TargetType: text(r.TargetType), TargetID: text(r.TargetID),
+		TargetLabel: text(r.TargetLabel), Outcome: []byte(r.Outcome), Details: text(r.Details), RequestID: text(r.RequestID), KID: []byte(r.KID),
+		ActorPersonal: text(r.ActorPersonal), TargetPersonal: text(r.TargetPersonal), Body: r.Body, PrevRowHMAC: text(r.PrevRowHMAC), RowHMAC: []byte(r.RowHMAC),
+	}
+	if u, err := id.Parse(r.ID); err == nil && u.String() == r.ID {
+		c.ID = u[:]
+	}
+	return c
 }
 
 func verify(v vector) audit.Report {

@@ -1,8 +1,11 @@
 package audit
 
 import (
+	"cmp"
+	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"slices"
 )
 
 // Head is a row that somebody remembers: its number and its HMAC.
@@ -25,6 +28,20 @@ type Verifier struct {
 	heads  []Head
 	erased map[int64]*erasure // tombstones met, by the entry that they name
 
+	checker     *Checker     // of Row
+	tree        *Tree        // of the rows so far; nil: no root is compared
+	witnesses   []witness    // by size
+	seen        int          // so many of them are behind
+	generations []generation // that the chain names, in order
+
+	// Pruned is asked when rows are missing: whether a prune took them, and all before them, while the log was read. nil:
+	// none did.
+	Pruned func(from, through int64) (Boundary, bool)
+
+	// Erasure is asked when other parts were met as erased than the entry says: which are now, in order; some may have
+	// been read before they were erased. nil: those that were met.
+	Erasure func(entry int64) []ErasedPart
+
 	next   int64  // number of the next row
 	prev   string // HMAC of the row before it; "" with unlinked: not known
 	linked bool   // prev is known
@@ -32,6 +49,7 @@ type Verifier struct {
 	part   bool   // the rows end before the chain does
 	sparse bool   // rows are left out on purpose
 	anyKey bool   // nothing says when keys signed
+	copied bool   // the rows are a copy, so that they may end before a checkpoint
 	report Report
 }
 
@@ -47,9 +65,20 @@ func NewVerifier(keys []Key) *Verifier {
 
 // Boundary is where a chain begins whose older rows were exported and deleted: what an audit.pruned says.
 type Boundary struct {
-	Through int64
-	RowHMAC string
-	Kids    []KeyTime
+	Through     int64
+	RowHMAC     string
+	Kids        []KeyTime
+	Peaks       string           `json:",omitempty"` // hexadecimal, of the tree of the deleted rows
+	Generations []GenerationTime `json:",omitempty"`
+}
+
+// GenerationTime says when a history began and what it followed.
+type GenerationTime struct {
+	Generation string `json:"generation"`
+	Started    int64  `json:"started"` // seq of the entry
+	Previous   string `json:"previous,omitempty"`
+	Fork       int64  `json:"fork"` // the size up to which it and the one before agree
+	Cause      string `json:"cause,omitempty"`
 }
 
 // KeyTime says when a key entered the chain and when it left it, by the numbers of the entries.
@@ -69,6 +98,9 @@ func ReadBoundary(r *Row, keys []Key) (b Boundary, ok bool) {
 		Through int64     `json:"through"`
 		RowHMAC string    `json:"row_hmac"`
 		Kids    []KeyTime `json:"kids"`
+
+		Peaks       string           `json:"peaks"`
+		Generations []GenerationTime `json:"generations"`
 	}
 	if err := json.Unmarshal([]byte(body.Details.S), &d); err != nil || d.Through < 1 || d.Through >= r.Seq {
 		return Boundary{}, false
@@ -87,11 +119,21 @@ func (v *Verifier) Begin(b Boundary) {
 	for _, k := range b.Kids {
 		v.kids[k.KID] = life{k.Introduced, k.Retired}
 	}
+	for _, g := range b.Generations {
+		v.generations = append(v.generations, generation{g.Generation, g.Previous, g.Fork})
+	}
+	if v.tree != nil {
+		peaks, _ := hex.DecodeString(b.Peaks) // what is none are no peaks
+		if v.tree, _ = TreeFromPeaks(b.Through, peaks); v.tree == nil {
+			v.note(fmt.Sprintf("the roots of checkpoints were not recomputed: entry audit.pruned does not hold the tree of %d rows", b.Through))
+		}
+	}
 }
 
 // BeginAt lets the walk start at row seq without knowing what stands before it; Seed tells of the keys.
 func (v *Verifier) BeginAt(seq int64) {
 	v.next, v.prev, v.linked, v.whole = seq, "", false, false
+	v.tree = nil
 }
 
 // Seed gives the walk an entry about keys that stands before its beginning.
@@ -105,60 +147,76 @@ func (v *Verifier) Seed(r *Row) {
 		v.fault(r.Seq, Edited, "its bytes are not those that were signed")
 	}
 	v.keyEntry(&body, body.PrevRowHMAC.S)
+	v.generation(&body)
 }
 
 // Expect tells the walk of rows that somebody remembers.
-func (v *Verifier) Expect(heads ...Head) { v.heads = append(v.heads, heads...) }
+func (v *Verifier) Expect(heads ...Head) {
+	v.heads = append(slices.Clone(v.heads), heads...)
+	slices.SortStableFunc(v.heads, func(a, b Head) int { return cmp.Compare(a.Seq, b.Seq) })
+}
 
 // Row takes the next row, with its personal parts.
 func (v *Verifier) Row(r *Row, parts []Personal) {
+	c := v.check(r, parts)
+	v.Take(&c)
+}
+
+func (v *Verifier) check(r *Row, parts []Personal) Checked {
+	if v.checker == nil {
+		v.checker = v.Checker()
+	}
+	return v.checker.row(r, parts, false)
+}
+
+// Take takes the next row, which a Checker looked at.
+func (v *Verifier) Take(r *Checked) {
 	v.report.Checked++
 	if !v.place(r) {
 		return
 	}
+	v.grow(r)
 	v.remembered(r)
-	body, err := ParseBody(r.Body)
-	if err != nil {
+	if r.none {
 		v.fault(r.Seq, Edited, "its body is none of an entry")
 		v.follow(r)
 		return
 	}
-	key, known := v.keys[body.KID]
-	authentic := known && key.Proves(r.Body, r.RowHMAC)
 	switch {
-	case known && !authentic:
+	case r.known && !r.proved:
 		v.fault(r.Seq, Edited, "its bytes are not those that were signed")
-	case r.Seq == 1 && body.Action != string(SystemInstalled):
+	case r.Seq == 1 && r.body.Action != string(SystemInstalled):
 		v.fault(r.Seq, Edited, "the first row is not "+string(SystemInstalled))
-	default:
-		if column := body.Differs(r); column != "" {
-			v.fault(r.Seq, ColumnDiffers, "column "+column+" is not what was signed")
-		}
+	case r.column != "":
+		v.fault(r.Seq, ColumnDiffers, "column "+r.column+" is not what was signed")
 	}
-	body.Seq = r.Seq // if it says another number, that was said
-	if v.linked && body.PrevRowHMAC.S != v.prev {
+	if v.linked && r.prev != v.prev {
 		v.fault(r.Seq, MissingInside, "it was signed as the one that follows another row than the one before it")
 	}
-	v.keyEntry(&body, body.PrevRowHMAC.S)
-	v.keyTime(&body)
-	if !known {
-		v.unprovable(r.Seq, UnknownKey, "key "+body.KID+" was not given")
+	if r.body != nil {
+		v.keyEntry(r.body, r.prev)
+		v.generation(r.body)
 	}
-	v.personal(r.Seq, &body, parts)
-	if (authentic || !known) && body.Action == string(Erased) {
-		v.erasedEntry(&body)
+	v.keyTime(r)
+	if !r.known {
+		v.unprovable(r.Seq, UnknownKey, "key "+r.KID+" was not given")
+	}
+	v.persons(r)
+	if r.body != nil && r.body.Action == string(Erased) && (r.proved || !r.known) {
+		v.erasedEntry(r.body)
 	}
 	v.follow(r)
 }
 
 // place checks the number of r. A row that stands where none can is not looked at further.
-func (v *Verifier) place(r *Row) bool {
+func (v *Verifier) place(r *Checked) bool {
 	switch {
 	case r.Seq < v.next:
 		v.fault(r.Seq, Edited, "its number is one that was before, or none")
 		return false
 	case r.Seq > v.next && v.sparse:
 		v.linked = false
+	case r.Seq > v.next && v.gap(r.Seq-1): // taken away legally meanwhile
 	case r.Seq > v.next:
 		v.fault(v.next, MissingInside, fmt.Sprintf("rows %d to %d are missing", v.next, r.Seq-1))
 		v.linked = false
@@ -169,17 +227,59 @@ func (v *Verifier) place(r *Row) bool {
 	return true
 }
 
-// follow makes r the row that the next one has to follow.
-func (v *Verifier) follow(r *Row) {
-	v.next, v.prev, v.linked = r.Seq+1, r.RowHMAC, true
-	v.report.To, v.report.Head = r.Seq, r.RowHMAC
+// gap takes that the rows up to a number are missing, and reports whether a prune took them.
+func (v *Verifier) gap(through int64) bool {
+	if v.Pruned == nil {
+		return false
+	}
+	b, ok := v.Pruned(v.next, through)
+	if !ok || through > b.Through {
+		return false
+	}
+	v.note(fmt.Sprintf("rows %d to %d were pruned while the log was read", v.next, through))
+	v.whole, v.linked = false, through == b.Through
+	if v.linked {
+		v.prev = b.RowHMAC
+	} else {
+		v.Expect(Head{b.Through, b.RowHMAC})
+	}
+	v.seed(b, through)
+	return true
 }
 
-func (v *Verifier) remembered(r *Row) {
-	for _, h := range v.heads {
-		if h.Seq == r.Seq && h.RowHMAC != r.RowHMAC {
+// seed takes what a boundary says of the time up to a number.
+func (v *Verifier) seed(b Boundary, through int64) {
+	for _, k := range b.Kids {
+		l, ok := v.kids[k.KID]
+		switch {
+		case k.Introduced > through:
+		case !ok:
+			v.kids[k.KID] = life{k.Introduced, k.Retired}
+		case l.retired == 0 && k.Retired <= through:
+			v.kids[k.KID] = life{l.introduced, k.Retired}
+		}
+	}
+}
+
+// follow makes r the row that the next one has to follow.
+func (v *Verifier) follow(r *Checked) {
+	v.next, v.prev, v.linked = r.Seq+1, r.rowHMAC, true
+	v.report.To, v.report.Head = r.Seq, r.rowHMAC
+}
+
+// remembered compares r with what is remembered of its number.
+func (v *Verifier) remembered(r *Checked) {
+	for len(v.heads) > 0 && v.heads[0].Seq <= r.Seq {
+		if v.heads[0].Seq == r.Seq && v.heads[0].RowHMAC != r.rowHMAC {
 			v.fault(r.Seq, Against, "it is not the row that was remembered")
 		}
+		v.heads = v.heads[1:]
+	}
+	for v.seen < len(v.witnesses) && v.witnesses[v.seen].Size <= r.Seq {
+		if w := &v.witnesses[v.seen]; w.Size == r.Seq {
+			v.compare(w, r.rowHMAC)
+		}
+		v.seen++
 	}
 }
 
@@ -238,7 +338,7 @@ func (v *Verifier) proof(seq int64, old, kid, prev, proof string) {
 }
 
 // keyTime checks that the key which signed an entry was introduced and not retired.
-func (v *Verifier) keyTime(b *Body) {
+func (v *Verifier) keyTime(b *Checked) {
 	l, ok := v.kids[b.KID]
 	switch {
 	case v.anyKey:
@@ -264,7 +364,13 @@ func (v *Verifier) Finish(exist int64) Report {
 		}
 	}
 	v.finishErased()
+	v.finishWitnesses()
 	return v.report
+}
+
+// Stray takes that there is a personal part of a row that there is not.
+func (v *Verifier) Stray(seq int64) {
+	v.fault(seq, PersonalEdited, "there is a personal part of a row that there is not")
 }
 
 // Part says that the rows are a part of a chain which goes on behind them: an export, not the database.

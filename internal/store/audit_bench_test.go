@@ -114,36 +114,3 @@ func BenchmarkAppend(b *testing.B) {
 		})
 	}
 }
-
-// BenchmarkVerifyAudit verifies a log of 20,000 entries, and reads it plainly for comparison.
-func BenchmarkVerifyAudit(b *testing.B) {
-	for _, bb := range []struct {
-		name string
-		url  func(testing.TB) string
-	}{{"sqlite", storetest.SQLite}, {"postgres", storetest.Postgres}} {
-		s := storetest.Open(b, bb.url(b))
-		for range 200 {
-			entries := make([]any, 100)
-			err := s.Update(b.Context(), func(tx *store.Tx) error {
-				for i := range entries {
-					tx.Record(note(i))
-				}
-				return nil
-			})
-			if err != nil {
-				b.Fatal(err)
-			}
-		}
-		b.Run(bb.name, func(b *testing.B) {
-			var rows int64
-			for b.Loop() {
-				r := verifyStore(b, s, store.VerifyOptions{})
-				if r.Exit() != 0 {
-					b.Fatal(r)
-				}
-				rows += r.Checked
-			}
-			b.ReportMetric(float64(rows)/b.Elapsed().Seconds(), "rows/s")
-		})
-	}
-}

@@ -64,6 +64,9 @@ func (s storedID) Scan(src any) error {
 	return nil
 }
 
+// notSigned is a time that was never signed.
+const notSigned = math.MinInt64
+
 // storedTime scans a time as µs; what is none becomes one that was never signed.
 type storedTime struct{ to *int64 }
 
@@ -75,23 +78,9 @@ func (s storedTime) Scan(src any) error {
 	case time.Time:
 		*s.to = v.UnixMicro()
 	default:
-		*s.to = math.MinInt64
+		*s.to = notSigned
 	}
 	return nil
-}
-
-// personalRows reads the personal parts of the entries from one to another, by entry.
-func personalRows(ctx context.Context, q querier, from, to int64) (map[int64][]audit.Personal, error) {
-	rows, err := q.QueryContext(ctx, `SELECT `+personalColumns+` FROM audit_personal WHERE seq BETWEEN $1 AND $2 ORDER BY seq, role`, from, to)
-	parts, err := collect(rows, err, personalFields)
-	if err != nil {
-		return nil, err
-	}
-	out := make(map[int64][]audit.Personal, len(parts))
-	for _, p := range parts {
-		out[p.Seq] = append(out[p.Seq], p)
-	}
-	return out, nil
 }
 
 // personalFields scans personalColumns.

@@ -1,0 +1,196 @@
+package audit
+
+import (
+	"cmp"
+	"encoding/json"
+	"fmt"
+	"slices"
+)
+
+// Witness is a checkpoint that a walk compares the log with: of an anchor, or one that somebody brings. Whoever gives it
+// has checked its signature.
+type Witness struct {
+	Checkpoint
+
+	Where   string // the anchor or the file that it comes from
+	Outside bool   // which lies beyond the brain's machine
+	Shared  bool   // and takes what other brains write: a generation that the log does not name is told, and is no fault
+}
+
+// Standing says how the log and a checkpoint go together.
+type Standing string
+
+// The standings.
+const (
+	Agrees       Standing = "agrees"
+	Disagrees    Standing = "against"
+	Behind       Standing = "behind"          // the log ends before it
+	LostWithFork Standing = "lost"            // it is of a history that ended before it: what it speaks of was given up, on record
+	Unnamed      Standing = "not of this log" // of a generation that the log does not name
+	NotReached   Standing = "before"          // the walk began behind it
+)
+
+// Compared is a checkpoint and how the log stands to it.
+type Compared struct {
+	Where      string   `json:"where"`
+	Outside    bool     `json:"outside"`
+	Generation string   `json:"generation"`
+	Size       int64    `json:"size"`
+	Time       string   `json:"time"`
+	KID        string   `json:"kid"`
+	Standing   Standing `json:"standing"`
+	Root       bool     `json:"root_recomputed"` // from every row; otherwise the last row alone was compared, which names all before
+}
+
+type witness struct {
+	Witness
+
+	standing Standing
+	root     bool // was compared, too
+	why      string
+}
+
+// generation is a history, as an entry or a boundary says.
+type generation struct {
+	id       string
+	previous string
+	fork     int64 // the size up to which it and the one before agree
+}
+
+// Witness tells the walk what to compare the log with. It comes before the beginning of the walk is set.
+func (v *Verifier) Witness(list ...Witness) {
+	for _, w := range list {
+		v.witnesses = append(v.witnesses, witness{Witness: w, standing: NotReached})
+	}
+	slices.SortStableFunc(v.witnesses, func(a, b witness) int { return cmp.Compare(a.Size, b.Size) })
+	if len(v.witnesses) > 0 && v.tree == nil {
+		v.tree = &Tree{}
+	}
+}
+
+// Restored says that the log is a copy: checkpoints beyond its end are told, and are no fault.
+func (v *Verifier) Restored() { v.copied = true }
+
+// BeginAfter lets the walk start behind a checkpoint that agrees; Seed tells of keys and generations. peaks are those of
+// the tree of its rows, nil if they are not known.
+func (v *Verifier) BeginAfter(c Checkpoint, peaks []byte) {
+	v.BeginAt(c.Size + 1)
+	v.prev, v.linked = c.RowHMAC, true
+	v.tree = nil
+	if tree, err := TreeFromPeaks(c.Size, peaks); err == nil && tree.Root() == c.Root && len(v.witnesses) > 0 {
+		v.tree = tree
+	}
+}
+
+// grow adds a row to the tree, as long as there is none missing.
+func (v *Verifier) grow(r *Checked) {
+	if v.tree == nil {
+		return
+	}
+	if v.tree.Size()+1 != r.Seq || r.leaf == nil {
+		v.tree = nil
+		return
+	}
+	v.tree.append(r.leaf, nil)
+}
+
+// compare holds a checkpoint against the row of its size.
+func (v *Verifier) compare(w *witness, rowHMAC string) {
+	w.standing = Agrees
+	if w.RowHMAC != rowHMAC {
+		w.standing, w.why = Disagrees, "its row is another one"
+		return
+	}
+	if v.tree == nil || v.tree.Size() != w.Size {
+		return
+	}
+	w.root = true
+	if v.tree.Root() != w.Root {
+		w.standing, w.why = Disagrees, "the rows before it are not those that it was signed over"
+	}
+}
+
+// generation takes what an entry says about histories.
+func (v *Verifier) generation(b *Body) {
+	var d struct {
+		Generation string `json:"generation"`
+		Previous   string `json:"previous"`
+		Fork       int64  `json:"fork"`
+	}
+	switch Action(b.Action) {
+	case SystemInstalled:
+		if b.Seq != 1 {
+			return
+		}
+	case GenerationStarted:
+	default:
+		return
+	}
+	if json.Unmarshal([]byte(b.Details.S), &d) == nil && d.Generation != "" {
+		v.generations = append(v.generations, generation{d.Generation, d.Previous, d.Fork})
+	}
+}
+
+// end returns the size at which a generation ended, and whether the log names it. The one that goes on has no end.
+func (v *Verifier) end(id string) (size int64, ended, named bool) {
+	for _, g := range v.generations {
+		named = named || g.id == id
+		if g.previous == id {
+			size, ended = g.fork, true
+		}
+	}
+	return size, ended, named
+}
+
+// finishWitnesses says of every checkpoint how the log stands to it.
+func (v *Verifier) finishWitnesses() {
+	for i := range v.witnesses {
+		w := &v.witnesses[i]
+		v.stand(w)
+		if len(v.report.Checkpoints) < maxRanges || w.standing != Agrees {
+			v.report.Checkpoints = append(v.report.Checkpoints, Compared{
+				w.Where, w.Outside, w.Generation, w.Size, formatTime(w.Time), w.KID, w.standing, w.root,
+			})
+		}
+	}
+}
+
+func (v *Verifier) stand(w *witness) {
+	fork, ended, named := v.end(w.Generation)
+	what := fmt.Sprintf("the checkpoint of %d rows of %s from %s", w.Size, formatTime(w.Time), w.Where)
+	switch {
+	case !named && len(v.generations) > 0:
+		w.standing = Unnamed
+		if !w.Shared {
+			v.fault(min(w.Size, v.next), Against, what+" is of generation "+w.Generation+", which this log does not name")
+		}
+	case ended && w.Size > fork:
+		w.standing = LostWithFork
+	case w.standing == Disagrees:
+		v.fault(w.Size, Against, "against "+what+": "+w.why)
+	case w.standing == NotReached && w.Size >= v.next:
+		w.standing = Behind
+		v.report.Behind = max(v.report.Behind, w.Size-v.next+1)
+		if !v.copied {
+			v.fault(v.next, CutTail, fmt.Sprintf("%d entries behind %s; after a restore use --restored or acknowledge", w.Size-v.next+1, what))
+		}
+	}
+}
+
+// Covered returns the largest checkpoint that the log agrees with, and the largest of those beyond the brain's machine;
+// nil for none.
+func (r *Report) Covered() (newest, outside *Compared) {
+	for i := range r.Checkpoints {
+		c := &r.Checkpoints[i]
+		if c.Standing != Agrees {
+			continue
+		}
+		if newest == nil || c.Size >= newest.Size {
+			newest = c
+		}
+		if c.Outside && (outside == nil || c.Size >= outside.Size) {
+			outside = c
+		}
+	}
+	return newest, outside
+}
