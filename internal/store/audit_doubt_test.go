@@ -290,6 +290,10 @@ func TestTamperingThroughTheDatabase(t *testing.T) {
 		}
 		mustExec(t, db, `DELETE FROM audit_log WHERE seq = -7`)
 		mustExec(t, db, `DELETE FROM audit_log`)
+		if r := verifyStore(t, s, store.VerifyOptions{}); r.Exit() != audit.ExitTampered || r.Faults[audit.PersonalEdited] != 1 {
+			t.Errorf("a wiped log, and what it said of persons is still there: exit %d, %v; want 1", r.Exit(), r.Faults)
+		}
+		mustExec(t, db, `DELETE FROM audit_personal`)
 		if r := verifyStore(t, s, store.VerifyOptions{}); r.Exit() != audit.ExitUnprovable {
 			t.Errorf("a wiped log: exit %d, want 3", r.Exit())
 		}
