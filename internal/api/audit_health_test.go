@@ -63,7 +63,7 @@ func TestLessonL9HealthSaysThatChangesAreStopped(t *testing.T) {
 		if got := root.post("/projects", object{"slug": "shop", "name": "Shop"}).must(t, "a change", 503); got.code() != "history_in_doubt" {
 			t.Errorf("a change: got %s, want history_in_doubt", got.text)
 		}
-		b.health("after a change met it", "history_in_doubt", "restart")
+		b.health("after a change met it", "history_in_doubt", "acknowledge-rollback")
 		root.get("/projects").must(t, "a read", 200)
 	})
 }

@@ -31,9 +31,9 @@ func pageCSP() string {
 		base64.StdEncoding.EncodeToString(sum[:]) + "'"
 }
 
-// homePage says that the brain runs.
-func homePage(version string) ([]byte, error) {
-	return render("home", homeHTML, map[string]any{"Style": template.CSS(pageStyle), "Version": version}) //nolint:gosec // ours
+// homePage says that the brain runs, and what is wrong with it.
+func homePage(version, wrong string) ([]byte, error) {
+	return render("home", homeHTML, map[string]any{"Style": template.CSS(pageStyle), "Version": version, "Wrong": wrong}) //nolint:gosec // ours
 }
 
 func render(name, text string, data any) ([]byte, error) {

@@ -69,17 +69,20 @@ func (s *Server) documents(mux *http.ServeMux) {
 	if err != nil {
 		panic(err)
 	}
-	home, err := homePage(s.Version)
-	if err != nil {
-		panic(err)
-	}
 	get := func(path string, h http.HandlerFunc) {
 		mux.HandleFunc("GET "+path, h)
 		mux.HandleFunc(path, s.wrongMethod([]string{http.MethodGet}))
 	}
 	get(base+"/openapi.json", s.documented("application/json", "", append(text, '\n')))
 	get("/docs", s.documented("text/html; charset=utf-8", pageCSP(), docs))
-	get("/{$}", func(w http.ResponseWriter, _ *http.Request) {
+	get("/{$}", func(w http.ResponseWriter, r *http.Request) {
+		var state status
+		state.describe(s.Audit.Err())
+		home, err := homePage(s.Version, state.Detail)
+		if err != nil {
+			s.fail(w, r, err)
+			return
+		}
 		writePage(w, "text/html; charset=utf-8", pageCSP(), home)
 	})
 	get("/.well-known/security.txt", s.showSecurity)

@@ -195,7 +195,10 @@ func unavailable(err error) *problem {
 	switch {
 	case errors.Is(err, store.ErrHistoryInDoubt):
 		p.code = "history_in_doubt"
-		p.message = "the audit log does not hold an entry any more that was committed; changes wait until somebody has looked at what happened to the database, and restarts the brain to go on"
+		p.message = "the database was rolled back; changes wait until somebody has found out why, and runs `z4j-brain audit acknowledge-rollback --reason …`"
+		if held, ok := errors.AsType[*store.HeldError](err); ok {
+			p.message = held.Error()
+		}
 	case errors.Is(err, store.ErrAuditKeyUnknown):
 		p.code = "audit_key_unknown"
 		p.message = "this brain's audit key may not sign: give the old secret in Z4J_AUDIT_SECRETS_PREVIOUS, or run `z4j-brain audit adopt-key --lost --reason …`"

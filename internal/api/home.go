@@ -71,6 +71,13 @@ type homeSummary struct {
 	Aggregate HomeCounters  `json:"aggregate"`
 	Projects  []homeProject `json:"projects"`
 	Attention []attention   `json:"attention"`
+	Audit     auditState    `json:"audit"`
+}
+
+// auditState says whether changes can be made, as health does.
+type auditState struct {
+	State  string `json:"state" enum:"ok,history_in_doubt,audit_key_unknown,failed"`
+	Detail string `json:"detail" doc:"what to do about it; empty when all is well"`
 }
 
 // When a failure rate asks for attention.
@@ -144,6 +151,9 @@ func (s *Server) showHome(ctx context.Context, _ *struct{}) (*reply[homeSummary]
 	slices.SortStableFunc(out.Attention, func(a, b attention) int {
 		return cmp.Or(cmp.Compare(a.Severity, b.Severity), cmp.Compare(a.ProjectName, b.ProjectName))
 	})
+	var state status
+	state.describe(s.Audit.Err())
+	out.Audit = auditState{state.Audit, state.Detail}
 	return &reply[homeSummary]{out}, nil
 }
 

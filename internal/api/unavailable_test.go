@@ -34,7 +34,7 @@ func TestADoubtfulHistoryStopsChanges(t *testing.T) {
 			}
 		}
 		got := root.post("/projects", object{"slug": "shop", "name": "Shop"}).must(t, "a change", 503)
-		if got.code() != "history_in_doubt" || got.reason() != "history_in_doubt" || !strings.Contains(got.text, "restart") {
+		if got.code() != "history_in_doubt" || got.reason() != "history_in_doubt" || !strings.Contains(got.text, "acknowledge-rollback") {
 			t.Errorf("a change: got %s, want history_in_doubt and the way out", got.text)
 		}
 		if list := root.get("/projects").must(t, "a read", 200); strings.Contains(list.text, "shop") {

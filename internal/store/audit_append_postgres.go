@@ -42,7 +42,7 @@ func (s *Store) lockHeadPostgres(ctx context.Context, tx *Tx, kid string, seen i
 		var ts *Time
 		var clock Time
 		var durable, timeline string
-		err := r.QueryRow().Scan(&h.seq, &h.rowHMAC, &ts, &clock, &durable, &timeline, &h.known, &h.retired, &h.seenHMAC, &h.through)
+		err := r.QueryRow().Scan(append([]any{&h.seq, &h.rowHMAC, &ts, &clock, &durable, &timeline}, h.tail()...)...)
 		h.ts, h.clock, h.durable = ts.Micros(), clock.UnixMicro(), durable != "off"
 		if err == nil {
 			h.timeline, err = strconv.ParseInt(timeline, 16, 64)

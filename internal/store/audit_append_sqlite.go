@@ -13,7 +13,7 @@ var sqliteHead = strings.NewReplacer("{clock}", "0", "{durable}", "1", "{timelin
 func (s *Store) lockHeadSQLite(ctx context.Context, tx *Tx, kid string, seen int64) (h head, err error) {
 	var ts *Time
 	err = tx.QueryRowContext(ctx, sqliteHead, kid, seen).
-		Scan(&h.seq, &h.rowHMAC, &ts, &h.clock, &h.durable, &h.timeline, &h.known, &h.retired, &h.seenHMAC, &h.through)
+		Scan(append([]any{&h.seq, &h.rowHMAC, &ts, &h.clock, &h.durable, &h.timeline}, h.tail()...)...)
 	h.ts, h.clock = ts.Micros(), TimeOf(s.now()).UnixMicro()
 	return h, err
 }

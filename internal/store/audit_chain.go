@@ -27,7 +27,10 @@ var (
 type chain struct {
 	queue    chan struct{} // who has its one place appends: the database sees one waiter per process
 	timeline string        // SQL that reads the timeline, where the database has one
+	identity string        // SQL that reads the cluster's identifier, where the database tells it
+	grace    Grace         // what an ordinary failover may lose
 	doubting sync.Mutex    // one at a time looks into a lost history
+	news     chan struct{} // holds one when entries that others wait for were committed
 
 	mu         sync.Mutex
 	key        audit.Key   // signs; zero: none was given
@@ -35,7 +38,7 @@ type chain struct {
 	keyErr     error       // why key may not sign; nil: it may
 	generation string
 	seen       []seenEntry // what COMMIT has answered, by number, the newest last
-	doubt      error       // a seen entry was gone; only a restart ends it
+	held       *HeldError  // the history is in doubt; nil: it is not
 }
 
 // seenEntry is an entry whose commit this process saw.
@@ -61,6 +64,14 @@ type head struct {
 	retired  bool
 	seenHMAC string // of the row with the number of our newest seen entry; "" if there is none
 	through  int64  // prune boundary
+
+	generation string
+	held       bool // a hold stands
+}
+
+// tail scans the end of headText, which is the same in both databases.
+func (h *head) tail() []any {
+	return []any{&h.known, &h.retired, &h.seenHMAC, &h.through, &h.generation, &h.held}
 }
 
 // headText reads head. Its parameters are the kid and the number of the newest seen entry. {clock}, {durable} and
@@ -68,7 +79,8 @@ type head struct {
 const headText = `
 	SELECT coalesce(h.seq, 0), coalesce(h.row_hmac, ''), h.ts, {clock}, {durable}, {timeline},
 		EXISTS (SELECT 1 FROM audit_kids WHERE kid = $1), EXISTS (SELECT 1 FROM audit_kids WHERE kid = $1 AND retired IS NOT NULL),
-		coalesce((SELECT row_hmac FROM audit_log WHERE seq = $2), ''), coalesce((SELECT through FROM audit_boundary), 0)
+		coalesce((SELECT row_hmac FROM audit_log WHERE seq = $2), ''), coalesce((SELECT through FROM audit_boundary), 0),
+		coalesce((SELECT generation FROM audit_generations ORDER BY started DESC, generation LIMIT 1), ''), EXISTS (SELECT 1 FROM audit_hold)
 	FROM (SELECT 1 AS one) AS one LEFT JOIN (SELECT seq, row_hmac, ts FROM audit_log ORDER BY seq DESC LIMIT 1) AS h ON one.one = 1`
 
 const (
@@ -112,8 +124,12 @@ type appending struct {
 	key     audit.Key
 	entries func(head) []audit.Entry
 	first   bool // the first entry introduces key, so that the key need not be in yet
-	doubted bool // what this process saw does not matter
+	doubted bool // what this process saw does not matter, nor whether a hold stands
+	anew    bool // what this process saw is forgotten: the head as it is now counts
+	before  func(*Tx) error
 	also    func(*Tx, []sealed) error
+
+	generation string // that the entries belong to; "": the one that is
 }
 
 // append does a and returns how to end it after COMMIT.
@@ -124,21 +140,25 @@ func (s *Store) append(ctx context.Context, tx *Tx, a appending) (release func(e
 		return nil, fmt.Errorf("%w: wait for the audit chain: %w", ErrAuditFailed, ctx.Err())
 	}
 	leave := func() { <-s.chain.queue }
-	rows, h, err := s.appendNext(ctx, tx, a)
+	rows, h, err := s.appendNext(ctx, tx, &a)
 	if err != nil {
 		leave()
 		return nil, err
 	}
 	return func(err error) {
 		if err == nil {
-			s.chain.saw(rows, h.timeline)
+			if a.generation != "" {
+				h.generation = a.generation
+			}
+			s.chain.saw(rows, h, a.anew)
+			s.tellNews(rows)
 		}
 		leave()
 	}, nil
 }
 
 // appendNext appends; this process' place in the queue is held.
-func (s *Store) appendNext(ctx context.Context, tx *Tx, a appending) ([]sealed, head, error) {
+func (s *Store) appendNext(ctx context.Context, tx *Tx, a *appending) ([]sealed, head, error) {
 	if err := s.mayAppend(ctx, tx, a); err != nil {
 		return nil, head{}, err
 	}
@@ -155,8 +175,16 @@ func (s *Store) appendNext(ctx context.Context, tx *Tx, a appending) ([]sealed, 
 	case !a.first && !h.known:
 		return nil, h, s.chain.stop(errKeyUnknown(a.key, "the note that it was introduced is gone, which a restart of `z4j-brain serve` writes again"))
 	case !a.doubted && newest.seq != 0 && h.seenHMAC != newest.rowHMAC:
-		if there, err := s.pruned(ctx, tx, newest, h); err != nil || !there {
-			return nil, h, errors.Join(err, &lostHistory{seen: newest, head: h})
+		if err := s.missing(ctx, tx, newest, h, a); err != nil {
+			return nil, h, err
+		}
+	}
+	if err := s.heldBy(ctx, tx, h, a); err != nil {
+		return nil, h, err
+	}
+	if a.before != nil {
+		if err := a.before(tx); err != nil {
+			return nil, h, err
 		}
 	}
 	rows, err := a.seal(h)
@@ -209,13 +237,10 @@ func (a *appending) seal(h head) ([]sealed, error) {
 }
 
 // mayAppend refuses what is known to be refused before anything is locked.
-func (s *Store) mayAppend(ctx context.Context, tx *Tx, a appending) error {
+func (s *Store) mayAppend(ctx context.Context, tx *Tx, a *appending) error {
 	s.chain.mu.Lock()
-	keyErr, doubt := s.chain.keyErr, s.chain.doubt
+	keyErr := s.chain.keyErr
 	s.chain.mu.Unlock()
-	if doubt != nil && !a.doubted {
-		return doubt
-	}
 	if keyErr == nil || a.first {
 		return nil
 	}
@@ -237,10 +262,17 @@ func (c *chain) newest() seenEntry {
 	return c.seen[len(c.seen)-1]
 }
 
-// saw remembers rows, whose COMMIT was answered. Only a larger number is.
-func (c *chain) saw(rows []sealed, timeline int64) {
+// saw remembers rows, whose COMMIT was answered. Only a larger number is; anew forgets what was before, and takes the head
+// that the rows follow where there are none.
+func (c *chain) saw(rows []sealed, h head, anew bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if anew {
+		c.seen = nil
+		if h.seq > 0 {
+			c.seen = append(c.seen, seenEntry{h.seq, h.rowHMAC, h.ts, h.generation, h.timeline})
+		}
+	}
 	for i := range rows {
 		r := &rows[i].row
 		if n := len(c.seen); n > 0 && c.seen[n-1].seq >= r.Seq {
@@ -249,16 +281,32 @@ func (c *chain) saw(rows []sealed, timeline int64) {
 		if len(c.seen) >= 2*maxSeen {
 			c.seen = append(c.seen[:0], c.seen[len(c.seen)-maxSeen:]...)
 		}
-		c.seen = append(c.seen, seenEntry{r.Seq, r.RowHMAC, r.TS, c.generation, timeline})
+		c.seen = append(c.seen, seenEntry{r.Seq, r.RowHMAC, r.TS, h.generation, h.timeline})
 	}
 }
+
+// tellNews wakes who waits for entries that go into anchors.
+func (s *Store) tellNews(rows []sealed) {
+	for i := range rows {
+		if k, _ := audit.Action(rows[i].row.Action).Kind(); k.Line || k.Grave {
+			select {
+			case s.chain.news <- struct{}{}:
+			default: // it is told already
+			}
+			return
+		}
+	}
+}
+
+// AuditNews gives a value after this process committed an entry that goes into anchors, or that a checkpoint covers at once.
+func (s *Store) AuditNews() <-chan struct{} { return s.chain.news }
 
 // AuditErr returns why audited changes can't be made, or nil.
 func (s *Store) AuditErr() error {
 	s.chain.mu.Lock()
 	defer s.chain.mu.Unlock()
-	if s.chain.doubt != nil {
-		return s.chain.doubt
+	if s.chain.held != nil {
+		return s.chain.held
 	}
 	return s.chain.keyErr
 }
@@ -285,11 +333,13 @@ func (s *Store) TryAudit(ctx context.Context) error {
 	}
 	defer tx.end()
 	e := audit.New(audit.Facts{Action: audit.SystemMigrated, Actor: audit.Actor{Kind: audit.System, Label: "a try"}})
-	release, err := s.append(ctx, tx, appending{key: s.chain.signer(), entries: func(head) []audit.Entry { return []audit.Entry{e} }})
+	release, err := s.append(ctx, tx, appending{
+		key: s.chain.signer(), entries: func(head) []audit.Entry { return []audit.Entry{e} },
+	})
 	if err != nil {
 		return s.settle(ctx, tx, err)
 	}
 	tx.end()
 	release(errUnrecorded) // it was not committed, so nothing is remembered
-	return nil
+	return s.AuditErr()    // what may be recorded in hold is no proof that changes can be made
 }

@@ -1,36 +1,61 @@
 package store
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/z4j-go/z4j/internal/audit"
 )
+
+// Grace is what an ordinary failover to a standby may lose of the audit log without anybody being asked.
+type Grace struct {
+	Time    time.Duration // between the first and the last entry that are lost; 0: a failover is never ordinary
+	Entries int64
+}
+
+// Allows reports whether a loss of n entries over that time is within g.
+func (g Grace) Allows(n int64, over time.Duration) bool {
+	return g.Time > 0 && n <= g.Entries && over <= g.Time
+}
 
 // lostHistory says which entry that this process saw committed is gone. It is an ErrHistoryInDoubt.
 type lostHistory struct {
 	seen  seenEntry
 	head  head
-	lost  int   // how many of the entries that this process saw are gone
-	first int64 // µs: the time of the first of them
-	all   bool  // all that it remembers are gone, perhaps more
+	lost  int64     // how many of the entries that this process saw are gone
+	first seenEntry // of them
+	all   bool      // all that it remembers are gone, perhaps more
 }
 
 func (e *lostHistory) Unwrap() error { return ErrHistoryInDoubt }
 
 func (e *lostHistory) Error() string {
-	text := fmt.Sprintf("%v: the audit log does not hold entry %d of %s any more, which was committed; its head is entry %d", ErrHistoryInDoubt, e.seen.seq, TimeAt(e.seen.ts), e.head.seq)
+	return fmt.Sprintf("%v: %s. Changes wait until you have found out what happened to the database; then run %s", ErrHistoryInDoubt, e.reason(), acknowledge)
+}
+
+// reason says what was found, for people.
+func (e *lostHistory) reason() string {
+	text := fmt.Sprintf("the audit log does not hold entry %d of %s any more, which was committed; its head is entry %d", e.seen.seq, TimeAt(e.seen.ts), e.head.seq)
 	if e.lost > 0 {
 		least := ""
 		if e.all {
 			least = "at least "
 		}
-		text += fmt.Sprintf("; %s%d entries since %s are gone", least, e.lost, TimeAt(e.first))
+		text += fmt.Sprintf("; %s%d entries since %s are gone", least, e.lost, TimeAt(e.first.ts))
 	}
-	return text + ". The database was rolled back: restored, failed over, or tampered with. No change is made until you have found out which; " +
-		"then restart z4j-brain, which ends the doubt (`z4j-brain audit acknowledge-rollback` does not exist yet)"
+	return text
+}
+
+func (e *lostHistory) doubt() Doubt {
+	d := Doubt{Cause: "lost_entries", Reason: e.reason(), LostSeq: e.seen.seq, LostRowHMAC: e.seen.rowHMAC, LostTS: e.seen.ts, Count: e.lost, Fork: -1}
+	if e.lost > 0 && !e.all {
+		d.Fork = e.first.seq - 1
+	}
+	return d
 }
 
 func inserted(n int64) error {
@@ -50,40 +75,70 @@ func (s *Store) pruned(ctx context.Context, tx *Tx, e seenEntry, h head) (bool, 
 	return b.Through >= e.seq, err
 }
 
-// doubt stops audited changes of this process because of lost, and records it once. Its own transaction is over.
-func (s *Store) doubt(ctx context.Context, lost *lostHistory) error {
-	ctx = context.WithoutCancel(ctx) // whoever asked may be gone; the record must not be
-	s.chain.doubting.Lock()
-	defer s.chain.doubting.Unlock()
-	s.chain.mu.Lock()
-	doubt, seen := s.chain.doubt, slices.Clone(s.chain.seen)
-	s.chain.mu.Unlock()
-	if doubt != nil {
-		return doubt
+// missing decides about newest, which this process saw committed and which is not there any more. Nil: a goes on, and what
+// was seen is forgotten.
+func (s *Store) missing(ctx context.Context, tx *Tx, newest seenEntry, h head, a *appending) error {
+	excused, err := s.excused(ctx, tx, newest, h)
+	if err != nil {
+		return err
 	}
+	a.anew = true
+	if excused {
+		s.log.WarnContext(ctx, "entries of the audit log were left behind", "seq", newest.seq, "generation", newest.generation, "head_seq", h.seq)
+		return nil
+	}
+	lost := &lostHistory{seen: newest, head: h}
+	s.chain.mu.Lock()
+	seen, grace := slices.Clone(s.chain.seen), s.chain.grace
+	s.chain.mu.Unlock()
 	if err := s.measureLoss(ctx, lost, seen); err != nil {
 		s.log.ErrorContext(ctx, "extent of lost audit entries unknown", "err", err)
+		return lost
 	}
-	s.chain.mu.Lock()
-	s.chain.doubt = lost // from here on it is everybody's, and never changes
-	s.chain.mu.Unlock()
-	s.log.ErrorContext(ctx, "history in doubt", "lost_seq", lost.seen.seq, "lost_ts", TimeAt(lost.seen.ts).String(), "head_seq", lost.head.seq, "lost_entries", lost.lost)
-	if lost.head.seq == 0 {
-		return lost // nothing is left that an entry could follow: the next start begins a log that says so
+	over := time.Duration(newest.ts-lost.first.ts) * time.Microsecond
+	if h.held || h.seq == 0 || lost.all || h.timeline <= newest.timeline || !grace.Allows(lost.lost, over) {
+		return lost
 	}
-	err := s.system(ctx, appending{key: s.chain.signer(), doubted: true, entries: func(h head) []audit.Entry {
-		return []audit.Entry{audit.New(audit.Facts{
-			Action: audit.HistoryInDoubt, Outcome: audit.Failed, Actor: audit.Actor{Kind: audit.System},
-			Details: map[string]any{
-				"lost_seq": lost.seen.seq, "lost_row_hmac": lost.seen.rowHMAC, "lost_ts": TimeAt(lost.seen.ts), "head_seq": h.seq, "head_row_hmac": h.rowHMAC,
-				"timeline": h.timeline, "count": lost.lost,
-			},
-		})}
-	}})
-	if err != nil {
+	s.failover(ctx, a, lost)
+	return nil
+}
+
+// failover lets a begin a new history first: a standby took over, and lost no more than it may.
+func (s *Store) failover(ctx context.Context, a *appending, lost *lostHistory) {
+	d := lost.doubt()
+	n := NewGeneration{Cause: "failover", Reason: d.Reason, Fork: d.Fork, Doubt: &d}
+	g := newGeneration(lost.seen.generation, n.Cause)
+	g.Fork = d.Fork
+	entries, also := a.entries, a.also
+	first := n.entries(lost.head, &g, nil, Defused{})
+	a.generation = g.ID
+	a.entries = func(h head) []audit.Entry { return append(slices.Clone(first), entries(h)...) }
+	a.also = func(tx *Tx, rows []sealed) error {
+		g.Started = rows[len(first)-1].row.Seq
+		if err := tx.putGeneration(ctx, &g); err != nil || also == nil {
+			return err
+		}
+		return also(tx, rows[len(first):])
+	}
+	s.log.ErrorContext(ctx, "a failover lost entries of the audit log", "lost_entries", lost.lost, "lost_seq", lost.seen.seq, "head_seq", lost.head.seq,
+		"timeline", lost.head.timeline, "generation", g.ID)
+}
+
+// doubt begins a hold because of lost. The transaction that found it is over.
+func (s *Store) doubt(ctx context.Context, lost *lostHistory) error {
+	s.chain.doubting.Lock()
+	defer s.chain.doubting.Unlock()
+	if s.chain.newest() != lost.seen { // another change of this process was first
+		if err := s.AuditErr(); err != nil {
+			return err
+		}
+		return fmt.Errorf("%w: another change found that entry %d was left behind; try again", ErrAuditFailed, lost.seen.seq)
+	}
+	if err := s.PutHold(ctx, lost.doubt()); err != nil {
 		s.log.ErrorContext(ctx, "history in doubt not recorded", "err", err)
+		return lost
 	}
-	return lost
+	return cmp.Or(s.AuditErr(), error(lost))
 }
 
 // measureLoss finds the first of the seen entries that is gone.
@@ -113,7 +168,7 @@ func (s *Store) measureLoss(ctx context.Context, lost *lostHistory, seen []seenE
 			continue
 		}
 		if lost.lost == 0 {
-			lost.first = e.ts
+			lost.first = e
 			lost.all = e == seen[0]
 		}
 		lost.lost++

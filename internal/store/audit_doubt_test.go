@@ -55,24 +55,25 @@ func cut(t testing.TB, db *sql.DB, seq int) {
 	mustExec(t, db, fmt.Sprintf(`DELETE FROM audit_personal WHERE seq > %d`, seq))
 }
 
-// TestRollbackIsNoticed: a tail that this process saw committed is gone; changes stop, everything else goes on, and a
-// restart ends the doubt.
+// TestRollbackIsNoticed: a tail that this process saw committed is gone; changes stop on every replica, and no restart and
+// no hand that takes the hold away lets them go on; who acknowledges does, and begins a new history.
 func TestRollbackIsNoticed(t *testing.T) {
 	for _, tt := range []struct {
 		name string
-		do   func(t testing.TB, db *sql.DB, s *store.Store)
+		fork int64
+		do   func(t testing.TB, db *sql.DB, url string)
 	}{
-		{"the tail is cut", func(t testing.TB, db *sql.DB, _ *store.Store) { cut(t, db, 4) }},
-		{"it is cut and grows again", func(t testing.TB, db *sql.DB, other *store.Store) {
+		{"the tail is cut", 4, func(t testing.TB, db *sql.DB, _ string) { cut(t, db, 4) }},
+		{"it is cut and grows again", 4, func(t testing.TB, db *sql.DB, url string) {
 			cut(t, db, 4)
-			mustRecord(t, other, 9)
+			mustRecord(t, storetest.Open(t, url), 9)
 		}},
-		{"one row inside is gone: the newest of this process", func(t testing.TB, db *sql.DB, other *store.Store) {
-			mustRecord(t, other, 2)
+		{"one row inside is gone: the newest of this process", 5, func(t testing.TB, db *sql.DB, url string) {
+			mustRecord(t, storetest.Open(t, url), 2)
 			mustExec(t, db, `DELETE FROM audit_log WHERE seq = 6`)
 		}},
-		{"everything is gone", func(t testing.TB, db *sql.DB, _ *store.Store) { cut(t, db, 0) }},
-		{"the boundary's table says that it was pruned, and no entry does", func(t testing.TB, db *sql.DB, _ *store.Store) {
+		{"everything is gone", -1, func(t testing.TB, db *sql.DB, _ string) { cut(t, db, 0) }},
+		{"the boundary's table says that it was pruned, and no entry does", 4, func(t testing.TB, db *sql.DB, _ string) {
 			cut(t, db, 4)
 			mustExec(t, db, `UPDATE audit_boundary SET through = 100`)
 		}},
@@ -81,37 +82,188 @@ func TestRollbackIsNoticed(t *testing.T) {
 			storetest.EachURL(t, func(t *testing.T, url string) {
 				s := storetest.Open(t, url)
 				mustRecord(t, s, 5)
-				other := storetest.Open(t, url)
-				tt.do(t, attack(t, url), other)
-				err := record(t.Context(), s, note("after"))
-				if !errors.Is(err, store.ErrHistoryInDoubt) || !strings.Contains(err.Error(), "restart") || !strings.Contains(err.Error(), "entry 6") {
+				db := attack(t, url)
+				tt.do(t, db, url)
+				err := record(t.Context(), s, change())
+				if !errors.Is(err, store.ErrHistoryInDoubt) || !strings.Contains(err.Error(), "acknowledge-rollback") || !strings.Contains(err.Error(), "entry 6") {
 					t.Fatalf("a change: %v, want ErrHistoryInDoubt, naming entry 6 and the way out", err)
 				}
-				if err := record(t.Context(), s, note("again")); !errors.Is(err, store.ErrHistoryInDoubt) {
-					t.Errorf("another: %v, want ErrHistoryInDoubt", err)
-				}
-				if err := s.AuditErr(); !errors.Is(err, store.ErrHistoryInDoubt) {
-					t.Errorf("health: %v, want ErrHistoryInDoubt", err)
+				mustBeHeld(t, s, "the one that noticed")
+				h, err := s.Hold(t.Context())
+				if err != nil || h == nil || h.LostSeq != 6 || (h.Fork == nil) != (tt.fork < 0) || h.Fork != nil && *h.Fork != tt.fork {
+					t.Errorf("hold: %+v, %v; want entry 6 lost and fork %d", h, err, tt.fork)
 				}
 				found := log(t, s, store.AuditFilter{Action: string(audit.HistoryInDoubt)})
-				if wiped := strings.HasPrefix(tt.name, "everything"); wiped {
-					if all := log(t, s, store.AuditFilter{}); len(all) != 0 {
-						t.Errorf("a wiped log: %d entries, want none that follows nothing", len(all))
-					}
-				} else if len(found) != 1 || !strings.Contains(string(found[0].Details), `"lost_seq":6`) {
+				if len(found) != 1 || !strings.Contains(string(found[0].Details), `"lost_seq":6`) {
 					t.Errorf("recorded: %+v, want one entry that names the lost one", found)
 				}
-				restarted := storetest.Open(t, url)
-				if err := record(t.Context(), restarted, note("restarted")); err != nil {
-					t.Errorf("a change after a restart: %v", err)
+				other := storetest.Open(t, url)
+				mustBeHeld(t, other, "after a restart")
+				mustExec(t, db, `DELETE FROM audit_hold`)
+				mustBeHeld(t, s, "when its row was taken away")
+				mustBeHeld(t, storetest.Open(t, url), "when its row was taken away, after a restart")
+
+				verified := verifyStore(t, s, store.VerifyOptions{})
+				before := verified.Exit()
+				if _, err := other.StartGeneration(t.Context(), store.NewGeneration{Cause: "acknowledged", Reason: "it was me", Fork: max(tt.fork, 0), Defuse: true}); err != nil {
+					t.Fatal(err)
 				}
-				first := verifyStore(t, restarted, store.VerifyOptions{})
-				if strings.HasPrefix(tt.name, "everything") && (first.Exit() != 0 || len(first.Notes) != 1) {
-					t.Errorf("a log that was wiped and begun again: exit %d, notes %q; want 0 and a note", first.Exit(), first.Notes)
+				for name, one := range map[string]*store.Store{"who acknowledged": other, "the other replica": s, "a new one": storetest.Open(t, url)} {
+					if err := record(t.Context(), one, change()); err != nil || one.AuditErr() != nil {
+						t.Errorf("%s, after it was acknowledged: %v, %v", name, err, one.AuditErr())
+					}
+				}
+				verified = verifyStore(t, s, store.VerifyOptions{})
+				if after := verified.Exit(); after != before || before != 0 && tt.fork == 4 {
+					t.Errorf("verified: exit %d, then %d; want the same, and 0 where nothing is missing inside", before, after)
 				}
 			})
 		})
 	}
+}
+
+// change is an entry that waits while the history is in doubt.
+func change() audit.Entry {
+	return audit.New(audit.Facts{Action: audit.ProjectChanged, Actor: audit.Actor{Kind: audit.User, ID: "u1"}, Target: audit.Target{ID: "p1"}})
+}
+
+// mustBeHeld checks that s makes no change, and goes on with what a hold lets go on.
+func mustBeHeld(t testing.TB, s *store.Store, when string) {
+	t.Helper()
+	if err := record(t.Context(), s, change()); !errors.Is(err, store.ErrHistoryInDoubt) {
+		t.Errorf("%s: a change: %v, want ErrHistoryInDoubt", when, err)
+	}
+	if err := s.AuditErr(); !errors.Is(err, store.ErrHistoryInDoubt) {
+		t.Errorf("%s: AuditErr: %v, want ErrHistoryInDoubt", when, err)
+	}
+	if err := s.TryAudit(t.Context()); !errors.Is(err, store.ErrHistoryInDoubt) {
+		t.Errorf("%s: TryAudit: %v, want ErrHistoryInDoubt", when, err)
+	}
+	login := audit.Facts{Action: audit.AuthLogin, Actor: audit.Actor{Kind: audit.User, ID: "u1"}, Target: audit.Target{ID: "u1"}}
+	refused := audit.Facts{Action: audit.ProjectCreated, Outcome: audit.Deny, Actor: audit.Actor{Kind: audit.User, ID: "u1"}}
+	if err := record(t.Context(), s, audit.New(login), audit.New(refused)); err != nil {
+		t.Errorf("%s: a log-in and a refusal: %v, want them recorded", when, err)
+	}
+	if err := record(t.Context(), s, audit.New(login), change()); !errors.Is(err, store.ErrHistoryInDoubt) {
+		t.Errorf("%s: a change beside a log-in: %v, want ErrHistoryInDoubt", when, err)
+	}
+}
+
+// TestLessonL6LostInAnEndedHistory: who remembers an entry of a history that ended before it forgets it; one from before
+// the fork that is gone is another roll-back.
+func TestLessonL6LostInAnEndedHistory(t *testing.T) {
+	storetest.EachURL(t, func(t *testing.T, url string) {
+		s, other := storetest.Open(t, url), storetest.Open(t, url)
+		mustRecord(t, other, 3)
+		mustRecord(t, s, 5)
+		db := attack(t, url)
+		cut(t, db, 7)
+		acknowledging := storetest.Open(t, url)
+		if err := acknowledging.PutHold(t.Context(), store.Doubt{Cause: "rolled_back", Reason: "a test", Fork: 7}); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := acknowledging.StartGeneration(t.Context(), store.NewGeneration{Cause: "acknowledged", Fork: 7}); err != nil {
+			t.Fatal(err)
+		}
+		if err := record(t.Context(), s, change()); err != nil {
+			t.Errorf("who saw entry 9 of a history that ended at 7: %v, want it to go on", err)
+		}
+		if err := record(t.Context(), other, change()); err != nil {
+			t.Errorf("who saw entry 4, which is there: %v", err)
+		}
+		late := storetest.Open(t, url)
+		mustExec(t, db, `DELETE FROM audit_log WHERE seq >= 5`)
+		if err := record(t.Context(), late, change()); !errors.Is(err, store.ErrHistoryInDoubt) {
+			t.Errorf("rows of before the fork and the present history gone: %v, want ErrHistoryInDoubt", err)
+		}
+	})
+}
+
+// TestFailoverWithinTheGrace: a standby that lost little took over; the log goes on in a new history by itself. Any other
+// loss holds.
+func TestFailoverWithinTheGrace(t *testing.T) {
+	grace := store.Grace{Time: time.Minute, Entries: 3}
+	for _, tt := range []struct {
+		name     string
+		grace    store.Grace
+		timeline string
+		keep     int
+		held     bool
+	}{
+		{"two entries lost on a new timeline", grace, "'0000000A'", 5, false},
+		{"four entries lost on a new timeline", grace, "'0000000A'", 3, true},
+		{"two entries lost on the same timeline", grace, "'00000001'", 5, true},
+		{"two entries lost without a grace", store.Grace{}, "'0000000A'", 5, true},
+		{"all that was seen lost on a new timeline", store.Grace{Time: time.Minute, Entries: 100}, "'0000000A'", 0, true},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			url := storetest.Postgres(t)
+			o := storetest.Options(url)
+			o.Grace = tt.grace
+			s, err := store.Open(t.Context(), o)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer s.Close()
+			s.SetTimeline("'00000001'")
+			was, err := s.Generation(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			mustRecord(t, s, 6)
+			cut(t, attack(t, url), tt.keep)
+			s.SetTimeline(tt.timeline)
+			err = record(t.Context(), s, change())
+			if errors.Is(err, store.ErrHistoryInDoubt) != tt.held || !tt.held && err != nil {
+				t.Fatalf("got %v, want a hold: %t", err, tt.held)
+			}
+			if tt.held {
+				mustBeHeld(t, s, "after the failover")
+				return
+			}
+			list, err := s.Generations(t.Context())
+			if err != nil || len(list) != 2 || list[1].Previous != was || list[1].Fork != int64(tt.keep) || list[1].Cause != "failover" {
+				t.Errorf("generations: %+v, %v; want a second one that forks at %d", list, err, tt.keep)
+			}
+			if found := log(t, s, store.AuditFilter{Action: string(audit.HistoryInDoubt)}); len(found) != 1 {
+				t.Errorf("%d entries of doubt, want 1", len(found))
+			}
+			mustRecord(t, s, 2)
+			if r := verifyStore(t, s, store.VerifyOptions{}); r.Exit() != 0 {
+				t.Errorf("verified: exit %d, %+v; want 0", r.Exit(), r.First)
+			}
+		})
+	}
+}
+
+// TestLessonL15AcknowledgingEndsSessions: what an older state brings back to life is void when a roll-back is acknowledged.
+func TestLessonL15AcknowledgingEndsSessions(t *testing.T) {
+	storetest.EachURL(t, func(t *testing.T, url string) {
+		s := storetest.Open(t, url)
+		mustRecord(t, s, 1)
+		if _, err := s.PutSetupToken(t.Context(), "hash", time.Hour); err != nil {
+			t.Fatal(err)
+		}
+		now := store.TimeOf(time.Now())
+		if _, err := s.Lease(t.Context(), "l", "me", now, store.TimeOf(now.Add(time.Hour))); err != nil {
+			t.Fatal(err)
+		}
+		for _, defuse := range []bool{false, true} {
+			if _, err := s.StartGeneration(t.Context(), store.NewGeneration{Cause: "acknowledged", Reason: "a test", Fork: 2, Defuse: defuse}); err != nil {
+				t.Fatal(err)
+			}
+			if open, err := s.SetupOpen(t.Context(), now); err != nil || open == defuse {
+				t.Errorf("defused %t: the set-up token works: %t, %v", defuse, open, err)
+			}
+			if free, err := s.Lease(t.Context(), "l", "you", now, store.TimeOf(now.Add(time.Hour))); err != nil || free != defuse {
+				t.Errorf("defused %t: the lease is free: %t, %v", defuse, free, err)
+			}
+		}
+		found := log(t, s, store.AuditFilter{Action: string(audit.RollbackAccepted)})
+		if len(found) != 2 || !strings.Contains(string(found[0].Details), `"defused":{"leases":1,"sessions":0,"setup_tokens":1}`) || strings.Contains(string(found[1].Details), "leases") {
+			t.Errorf("recorded: %+v, want what was made void, once", found)
+		}
+	})
 }
 
 func TestLossIsMeasured(t *testing.T) {

@@ -1,9 +1,8 @@
 package store
 
 import (
+	"cmp"
 	"context"
-	"crypto/rand"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -27,6 +26,7 @@ func errKeyUnknown(key audit.Key, why string) error {
 func (s *Store) startChain(ctx context.Context, secrets Secrets, writes bool) error {
 	if s.pool != nil {
 		s.findTimeline(ctx)
+		s.findIdentity(ctx)
 	}
 	if err := s.chain.give(secrets); err != nil {
 		return err
@@ -47,9 +47,13 @@ func (s *Store) startChain(ctx context.Context, secrets Secrets, writes bool) er
 		}
 		return s.install(ctx, key)
 	}
-	if err := s.readGeneration(ctx); err != nil {
+	if err := s.readGeneration(ctx, s.read); err != nil {
 		return err
 	}
+	if err := s.readHold(ctx, s.read); err != nil {
+		return err
+	}
+	s.chain.saw(nil, head{seq: newest.Seq, rowHMAC: newest.RowHMAC, ts: newest.TS, generation: s.chain.generation, timeline: s.timeline(ctx)}, true)
 	err = s.proveKey(ctx, s.read)
 	switch {
 	case err == nil && writes:
@@ -97,43 +101,88 @@ func (c *chain) stop(err error) error {
 	return err
 }
 
-// install writes the first row. A log that is empty although it was begun says so in it.
+// install writes the first row. A log that is empty although it was begun says so in it, and is in doubt.
 func (s *Store) install(ctx context.Context, key audit.Key) error {
-	var random [16]byte
-	_, _ = rand.Read(random[:]) // never fails
-	generation := hex.EncodeToString(random[:])
-	details := map[string]any{"kid": key.KID(), "public_key": key.PublicKey(), "generation": generation}
 	begun, err := s.begunBefore(ctx)
 	if err != nil {
 		return err
 	}
 	if begun != "" {
+		reason := "the audit log was found empty; generation " + begun + " was begun in this database before"
+		if err := s.PutHold(ctx, Doubt{Cause: "wiped", Reason: reason, Fork: 0}); err != nil {
+			return err
+		}
+		s.chain.setKeyErr(nil)
+		return s.readGeneration(ctx, s.read)
+	}
+	a := appending{key: key, doubted: true, anew: true, entries: func(head) []audit.Entry { return nil }}
+	if err := s.beginIfWiped(ctx, &a); err != nil {
+		return err
+	}
+	if err := s.system(ctx, a); err != nil {
+		return fmt.Errorf("begin the audit log: %w", err)
+	}
+	s.chain.setKeyErr(nil)
+	return s.readGeneration(ctx, s.read)
+}
+
+// beginIfWiped lets a, if the log is empty, write the first row of a log before its own.
+func (s *Store) beginIfWiped(ctx context.Context, a *appending) error {
+	newest, err := noneIsZero(s.auditRow(ctx, s.read, `ORDER BY seq DESC LIMIT 1`))
+	if err != nil || newest.Seq != 0 {
+		return err
+	}
+	begun, err := s.begunBefore(ctx)
+	if err != nil {
+		return err
+	}
+	instance, err := noneIsZero(s.Meta(ctx, instanceKey))
+	if err != nil {
+		return err
+	}
+	if instance == "" {
+		instance = randomHex()
+	}
+	g := newGeneration("", "installed")
+	details := map[string]any{"kid": a.key.KID(), "public_key": a.key.PublicKey(), "generation": g.ID, "instance": instance}
+	if begun != "" {
 		details["reason"] = "the audit log was found empty; generation " + begun + " was begun in this database before"
 		s.log.ErrorContext(ctx, "audit log found empty", "generation", begun)
 	}
-	err = s.system(ctx, appending{
-		key: key, first: true, doubted: true,
-		entries: func(h head) []audit.Entry {
-			return []audit.Entry{audit.New(audit.Facts{Action: audit.SystemInstalled, Actor: audit.Actor{Kind: audit.System}, Details: details})}
-		},
-		also: func(tx *Tx, rows []sealed) error {
-			if rows[0].row.Seq != 1 {
-				return fmt.Errorf("the audit log was begun by another process, at entry %d", rows[0].row.Seq)
-			}
-			if err := tx.introduced(ctx, key, 1); err != nil {
-				return err
-			}
-			_, err := tx.ExecContext(ctx, `INSERT INTO audit_generations (generation, started, cause) VALUES ($1, 1, 'installed')`, generation)
-			return wrap("note generation", err)
-		},
-	})
-	if err != nil {
-		return fmt.Errorf("begin the audit log: %w", err)
+	entries, also := a.entries, a.also
+	a.first = true
+	if a.generation == "" {
+		a.generation = g.ID
 	}
-	s.chain.mu.Lock()
-	defer s.chain.mu.Unlock()
-	s.chain.keyErr, s.chain.generation = nil, generation
+	a.entries = func(h head) []audit.Entry {
+		first := audit.New(audit.Facts{Action: audit.SystemInstalled, Actor: audit.Actor{Kind: audit.System}, Details: details})
+		return append([]audit.Entry{first}, entries(h)...)
+	}
+	a.also = func(tx *Tx, rows []sealed) error {
+		if rows[0].row.Seq != 1 {
+			return fmt.Errorf("the audit log was begun by another process, at entry %d", rows[0].row.Seq)
+		}
+		if err := tx.installed(ctx, a.key, g.ID, instance); err != nil || also == nil {
+			return err
+		}
+		return also(tx, rows[1:])
+	}
 	return nil
+}
+
+// installed notes what the first row says. Histories that it does not name are over.
+func (tx *Tx) installed(ctx context.Context, key audit.Key, generation, instance string) error {
+	if err := tx.introduced(ctx, key, 1); err != nil {
+		return err
+	}
+	if _, err := tx.ExecContext(ctx, `DELETE FROM audit_generations`); err != nil {
+		return wrap("forget generations", err)
+	}
+	if _, err := tx.ExecContext(ctx, `INSERT INTO audit_generations (generation, started, cause) VALUES ($1, 1, 'installed')`, generation); err != nil {
+		return wrap("note generation", err)
+	}
+	_, err := tx.ExecContext(ctx, `INSERT INTO meta (key, value, updated_at) VALUES ($1, $2, $3) ON CONFLICT (key) DO NOTHING`, instanceKey, instance, tx.now)
+	return wrap("note instance", err)
 }
 
 // begunBefore returns the newest generation that the database knows, "" for none.
@@ -142,15 +191,36 @@ func (s *Store) begunBefore(ctx context.Context) (generation string, err error) 
 	return noneIsZero(generation, wrap("read generation", err))
 }
 
-func (s *Store) readGeneration(ctx context.Context) error {
-	g, err := s.begunBefore(ctx)
-	if err != nil {
-		return err
+const instanceKey = "instance"
+
+// Instance returns the random name of the installation, which checkpoints bear.
+func (s *Store) Instance(ctx context.Context) (string, error) {
+	instance, err := noneIsZero(s.Meta(ctx, instanceKey))
+	if err != nil || instance != "" {
+		return instance, err
 	}
-	s.chain.mu.Lock()
-	defer s.chain.mu.Unlock()
-	s.chain.generation = g
-	return nil
+	first, err := noneIsZero(s.auditRow(ctx, s.read, `WHERE seq = 1`))
+	if err != nil {
+		return "", wrap("read instance", err)
+	}
+	var d struct {
+		Instance   string `json:"instance"`
+		Generation string `json:"generation"`
+	}
+	_ = json.Unmarshal([]byte(first.Details.S), &d) // what is unreadable names nothing
+	if instance = cmp.Or(d.Instance, d.Generation); instance == "" {
+		instance = randomHex()
+	}
+	return instance, s.PutMeta(ctx, instanceKey, instance) // of a database that is older than checkpoints
+}
+
+// timeline is the database's now, 0 where it tells none.
+func (s *Store) timeline(ctx context.Context) int64 {
+	p, err := s.PresentPlace(ctx)
+	if err != nil {
+		return 0
+	}
+	return p.Timeline
 }
 
 // introduced notes that key signs since entry seq.

@@ -110,3 +110,6 @@ func (s *Store) Pools() []Pool {
 
 // APIKeyLookup finds a key by two hashes.
 const APIKeyLookup = `SELECT token_hash, ` + apiKeyColumns + `, ` + userColumns + apiKeyTables + ` WHERE token_hash IN ($1, $2)`
+
+// SetTimeline makes a Postgres tell another timeline: an expression of SQL.
+func (s *Store) SetTimeline(sql string) { s.chain.timeline = sql }

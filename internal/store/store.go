@@ -42,6 +42,9 @@ type Options struct {
 	Log *slog.Logger
 	Now func() time.Time // required
 
+	// Grace is what an ordinary failover may lose of the audit log; the zero Grace holds changes after each.
+	Grace Grace
+
 	// Migrate brings the schema up to date, under a lock. Without it an older or missing schema is refused.
 	Migrate bool
 
@@ -105,6 +108,8 @@ var (
 func Open(ctx context.Context, o Options) (*Store, error) {
 	s := &Store{log: o.Log, now: o.Now}
 	s.chain.queue = make(chan struct{}, 1)
+	s.chain.news = make(chan struct{}, 1)
+	s.chain.grace = o.Grace
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
 	}
