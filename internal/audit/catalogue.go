@@ -102,7 +102,7 @@ var catalogue = map[Action]Kind{
 
 	APIKeyCreated: {Target: "api_key", Details: []string{"name", "prefix", "user_id", "scopes", "allowed_cidrs", "expires_at", "via"}},
 	APIKeyChanged: {Target: "api_key", Details: []string{"name", "prefix", "user_id", "changes", "via"}},
-	APIKeyRevoked: {Target: "api_key", Details: []string{"name", "prefix", "user_id", "via"}},
+	APIKeyRevoked: {Target: "api_key", Held: true, Line: true, Details: []string{"name", "prefix", "user_id", "via"}},
 
 	AgentMinted:     {Target: "agent", Details: []string{"name"}},
 	AgentRevoked:    {Target: "agent", Held: true, Line: true, Details: []string{"name", "connections"}},

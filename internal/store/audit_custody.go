@@ -85,7 +85,9 @@ func (s *Store) ErasedBy(ctx context.Context, seq int64) ([]audit.ErasedPart, er
 }
 
 // PruneBoundary returns where the log begins, as its newest proved audit.pruned says; the zero Boundary if at row 1.
-func (s *Store) PruneBoundary(ctx context.Context) (audit.Boundary, error) { return s.boundary(ctx, s.read) }
+func (s *Store) PruneBoundary(ctx context.Context) (audit.Boundary, error) {
+	return s.boundary(ctx, s.read)
+}
 
 // keptCheckpoints is how many checkpoints stay in the database: those of a month. The anchors keep all.
 const keptCheckpoints = 50_000
