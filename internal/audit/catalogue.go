@@ -66,6 +66,10 @@ const (
 	Erased            Action = "audit.erased"
 
 	SystemRestored Action = "system.restored"
+
+	BackupCompleted Action = "backup.completed"
+	BackupFailed    Action = "backup.failed"
+	BackupPruned    Action = "backup.pruned"
 )
 
 // Kind is what the catalogue says of an action.
@@ -127,6 +131,10 @@ var catalogue = map[Action]Kind{
 	SystemRestored: {Target: "system", Held: true, Line: true, Grave: true, Details: []string{
 		"backup_id", "generation", "previous", "fork", "head_seq", "head_row_hmac", "lost_seq", "lost_row_hmac", "lost_ts", "defused",
 	}},
+
+	BackupCompleted: {Target: "backup", Held: true, Details: []string{"backup", "target", "file", "sha256", "bytes", "rows", "snapshot_at", "head_seq", "head_row_hmac", "generation", "encrypted", "verified", "started_at", "finished_at", "without"}},
+	BackupFailed:    {Target: "backup", Held: true, Details: []string{"backup", "target", "file", "started_at"}},
+	BackupPruned:    {Target: "backup", Details: []string{"target", "files", "kept", "keep"}},
 }
 
 // commonDetails may stand in any entry: why, what a refusal says beside it, and whose API key acted.

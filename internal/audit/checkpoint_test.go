@@ -203,8 +203,10 @@ func TestCheckpointSaysWhatWasSignedOrNothing(t *testing.T) {
 
 func TestLineIsNoCheckpointAndNamesNoPerson(t *testing.T) {
 	c := logins(t, 2)
-	row := c.add(t, audit.Facts{Action: audit.AgentRevoked, Actor: audit.Actor{Kind: audit.User, ID: user(1), Label: "ann@example.org", IP: "203.0.113.7"},
-		Project: audit.Project{ID: user(7), Label: "shop"}, Target: audit.Target{ID: user(8), Label: "worker"}, Details: map[string]any{"name": "worker"}})
+	row := c.add(t, audit.Facts{
+		Action: audit.AgentRevoked, Actor: audit.Actor{Kind: audit.User, ID: user(1), Label: "ann@example.org", IP: "203.0.113.7"},
+		Project: audit.Project{ID: user(7), Label: "shop"}, Target: audit.Target{ID: user(8), Label: "worker"}, Details: map[string]any{"name": "worker"},
+	})
 	note, err := c.key.SignLine(audit.NewLine(instance, generation, &row, 0, nil))
 	if err != nil {
 		t.Fatal(err)
@@ -222,8 +224,10 @@ func TestLineIsNoCheckpointAndNamesNoPerson(t *testing.T) {
 	if _, err := audit.OpenLine(c.note(t, 2), c.key.PublicKey()); !errors.Is(err, audit.ErrNote) || audit.IsLine(c.note(t, 2)) {
 		t.Errorf("a checkpoint as line: got %v, want ErrNote", err)
 	}
-	erased := c.add(t, audit.Facts{Action: audit.Erased, Actor: audit.Actor{Kind: audit.CLI}, Target: audit.Target{ID: user(1)},
-		Details: map[string]any{"user_id": user(1), "count": 1, "sha256": "00", "reason": "asked for by ann"}})
+	erased := c.add(t, audit.Facts{
+		Action: audit.Erased, Actor: audit.Actor{Kind: audit.CLI}, Target: audit.Target{ID: user(1)},
+		Details: map[string]any{"user_id": user(1), "count": 1, "sha256": "00", "reason": "asked for by ann"},
+	})
 	note, err = c.key.SignLine(audit.NewLine(instance, generation, &erased, 0, []audit.ErasedPart{{Seq: 2, Role: audit.RoleActor}}))
 	if err != nil {
 		t.Fatal(err)

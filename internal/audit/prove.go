@@ -36,13 +36,13 @@ func NewProver(seq, size, through int64, peaks []byte) (*Prover, error) {
 		return nil, fmt.Errorf("prove row %d: %w", seq, err)
 	}
 	p := &Prover{index: seq - 1, size: size, tree: tree, want: map[compact.NodeID][]byte{}}
-	if p.nodes, err = proof.Inclusion(uint64(p.index), uint64(size)); err != nil { //nolint:gosec // both are above 0.
+	if p.nodes, err = proof.Inclusion(uint64(p.index), uint64(size)); err != nil {
 		return nil, fmt.Errorf("prove row %d: %w", seq, err)
 	}
 	for _, n := range p.nodes.IDs {
 		p.want[n] = nil
 	}
-	for i, n := range compact.RangeNodes(0, uint64(through), nil) { //nolint:gosec // as above.
+	for i, n := range compact.RangeNodes(0, uint64(through), nil) {
 		p.visit(n, peaks[i*HashSize:(i+1)*HashSize])
 	}
 	return p, nil

@@ -187,3 +187,10 @@ func (s *Store) CountTasks(ctx context.Context, f TaskFilter) (*int64, error) {
 	}
 	return &total, nil
 }
+
+// StateCount reports whether a row of rollup_hours, with this bucket in µs and this measure, counts the tasks that are in
+// a state now, and in which.
+func StateCount(bucket, measure int64) (state int64, is bool) {
+	state = measure - int64(fold.MeasureTask)
+	return state, bucket == allTime && state >= int64(fold.StateUnknown) && state <= int64(fold.StateLost)
+}

@@ -1,0 +1,114 @@
+package backup
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+
+	"github.com/z4j-go/z4j/internal/audit"
+	"github.com/z4j-go/z4j/internal/store"
+)
+
+// Record is what the audit log says of one backup, made or failed.
+type Record struct {
+	Seq       int64      `json:"audit_seq"`
+	At        store.Time `json:"at"`
+	Actor     string     `json:"actor_kind"`
+	OK        bool       `json:"ok"`
+	ID        string     `json:"id"`
+	Target    string     `json:"target"`
+	File      string     `json:"file"`
+	SHA256    string     `json:"sha256"`
+	Bytes     int64      `json:"bytes"`
+	Rows      int64      `json:"rows"`
+	Snapshot  store.Time `json:"snapshot_at"`
+	Started   store.Time `json:"started_at"`
+	Finished  store.Time `json:"finished_at"`
+	HeadSeq   int64      `json:"head_seq"`
+	RowHMAC   string     `json:"head_row_hmac"`
+	Encrypted bool       `json:"encrypted"`
+	Verified  bool       `json:"verified"`
+	Reason    string     `json:"reason"` // why it failed
+}
+
+// details are those of the entries.
+type details struct {
+	Backup    string     `json:"backup"`
+	Target    string     `json:"target"`
+	File      string     `json:"file"`
+	SHA256    string     `json:"sha256"`
+	Bytes     int64      `json:"bytes"`
+	Rows      int64      `json:"rows"`
+	Snapshot  store.Time `json:"snapshot_at"`
+	Started   store.Time `json:"started_at"`
+	Finished  store.Time `json:"finished_at"`
+	HeadSeq   int64      `json:"head_seq"`
+	RowHMAC   string     `json:"head_row_hmac"`
+	Encrypted bool       `json:"encrypted"`
+	Verified  bool       `json:"verified"`
+	Reason    string     `json:"reason"`
+}
+
+// History gives what the audit log says of backups, newest first: of action, at most limit.
+func History(ctx context.Context, s *store.Store, action audit.Action, limit int) ([]Record, error) {
+	out := []Record{}
+	f := store.AuditFilter{Action: string(action), Page: store.Page{Limit: min(limit, store.MaxPage)}}
+	for len(out) < limit {
+		page, err := s.AuditLog(ctx, f)
+		if err != nil {
+			return nil, fmt.Errorf("read the history of backups: %w", err)
+		}
+		for i := range page.Items {
+			out = append(out, recordOf(&page.Items[i]))
+		}
+		if page.Next == nil {
+			break
+		}
+		f.Cursor = *page.Next
+	}
+	return out[:min(limit, len(out))], nil
+}
+
+func recordOf(e *store.AuditEntry) Record {
+	var d details
+	_ = json.Unmarshal(e.Details, &d) // an entry that was tampered with tells nothing
+	return Record{
+		Seq: e.Seq, At: e.TS, Actor: e.ActorKind, OK: e.Action == string(audit.BackupCompleted), ID: d.Backup, Target: d.Target, File: d.File,
+		SHA256: d.SHA256, Bytes: d.Bytes, Rows: d.Rows, Snapshot: d.Snapshot, Started: d.Started, Finished: d.Finished, HeadSeq: d.HeadSeq,
+		RowHMAC: d.RowHMAC, Encrypted: d.Encrypted, Verified: d.Verified, Reason: d.Reason,
+	}
+}
+
+// Last gives the newest entry of an action; store.ErrNotFound if there is none.
+func Last(ctx context.Context, s *store.Store, action audit.Action) (Record, error) {
+	list, err := History(ctx, s, action, 1)
+	if err == nil && len(list) == 0 {
+		err = store.ErrNotFound
+	}
+	if err != nil {
+		return Record{}, err
+	}
+	return list[0], nil
+}
+
+// historyDepth bounds how far back list and prune compare files with the audit log.
+const historyDepth = 10_000
+
+// recorded gives the newest record of each file name. Without a store there is none.
+func recorded(ctx context.Context, s *store.Store) (map[string]Record, error) {
+	out := map[string]Record{}
+	if s == nil {
+		return out, nil
+	}
+	list, err := History(ctx, s, audit.BackupCompleted, historyDepth)
+	if err != nil && !errors.Is(err, store.ErrNotFound) {
+		return nil, err
+	}
+	for _, r := range list {
+		if _, newer := out[r.File]; !newer && r.File != "" {
+			out[r.File] = r
+		}
+	}
+	return out, nil
+}

@@ -1,0 +1,205 @@
+package backup
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/z4j-go/z4j/internal/audit"
+	"github.com/z4j-go/z4j/internal/store"
+	"github.com/z4j-go/z4j/internal/target"
+)
+
+// Entry is an archive in a target.
+type Entry struct {
+	Name      string    `json:"name"`
+	Instance  string    `json:"instance"` // its beginning
+	At        time.Time `json:"at"`
+	Bytes     int64     `json:"bytes"`
+	Encrypted bool      `json:"encrypted"`
+	State     string    `json:"state"`
+	Record    *Record   `json:"record"` // what the audit log says of it; null: nothing
+	Reading   bool      `json:"reading"`
+	Kept      bool      `json:"kept"` // by the rules, when rules were given
+}
+
+// States of archives in a list.
+const (
+	StateRecorded   = "recorded"        // the audit log knows it, with this size
+	StateUnrecorded = "not recorded"    // the audit log says nothing of it: of another database, or from before a restore
+	StateDiffers    = "size differs"    // from the one that the audit log says
+	StateMissing    = "file is missing" // the audit log knows it, and it is not there
+)
+
+const (
+	maxListed = 100_000
+	marker    = ".reading-"    // behind an archive's name: somebody reads it
+	markFor   = 24 * time.Hour // a marker that is older has nobody
+	markEvery = time.Hour
+)
+
+// List gives the archives of a target, oldest first, as the audit log of s knows them; s may be nil.
+func List(ctx context.Context, in target.Target, s *store.Store, now time.Time) ([]Entry, error) {
+	files, err := in.List(ctx, namePrefix, maxListed)
+	if err != nil {
+		return nil, err
+	}
+	known, err := recorded(ctx, s)
+	if err != nil {
+		return nil, err
+	}
+	reading := map[string]bool{}
+	for _, f := range files {
+		if name, _, is := strings.Cut(f.Name, marker); is && now.Sub(f.Modified) < markFor {
+			reading[name] = true
+		}
+	}
+	out := []Entry{}
+	for _, f := range files {
+		instance, at, ok := parseName(f.Name)
+		if !ok {
+			continue
+		}
+		e := Entry{Name: f.Name, Instance: instance, At: at, Bytes: f.Size, Encrypted: strings.HasSuffix(f.Name, sealedSuffix), State: StateUnrecorded, Reading: reading[f.Name]}
+		if r, is := known[f.Name]; is && r.Target == in.String() {
+			e.Record, e.State = &r, StateRecorded
+			if r.Bytes != f.Size {
+				e.State = StateDiffers
+			}
+		}
+		out = append(out, e)
+	}
+	slices.SortStableFunc(out, func(a, b Entry) int { return a.At.Compare(b.At) })
+	return out, nil
+}
+
+// Reading marks an archive as being read until done is called, so that no prune takes it away. A target that can't be
+// written to has no marks.
+func Reading(ctx context.Context, in target.Target, name string) (done func()) {
+	file := name + marker + strings.ToLower(rand.Text()[:10])
+	ctx, cancel := context.WithCancel(ctx)
+	var wg sync.WaitGroup
+	if put(ctx, in, file) == nil {
+		wg.Go(func() {
+			tick := time.NewTicker(markEvery)
+			defer tick.Stop()
+			for {
+				select {
+				case <-ctx.Done():
+					return
+				case <-tick.C:
+					_ = put(ctx, in, file) // tried again in an hour: a mark holds for a day
+				}
+			}
+		})
+	}
+	return func() {
+		cancel()
+		wg.Wait()
+		ctx, end := context.WithTimeout(context.WithoutCancel(ctx), recordIn)
+		defer end()
+		_ = in.Remove(ctx, file) // what stays is not looked at after a day
+	}
+}
+
+func put(ctx context.Context, in target.Target, name string) error {
+	w, err := in.Create(ctx, name)
+	if err != nil {
+		return err
+	}
+	return errors.Join(w.Commit(), w.Close())
+}
+
+// Newest gives the newest archive of a target that is what the audit log says, or of which that says nothing.
+func Newest(list []Entry) (Entry, error) {
+	for _, e := range slices.Backward(list) {
+		if e.State != StateDiffers {
+			return e, nil
+		}
+	}
+	return Entry{}, store.ErrNotFound
+}
+
+// Pruned is what a prune did, or would do.
+type Pruned struct {
+	Removed []string `json:"removed"`
+	Left    []string `json:"left"` // would go by the rules, but are being read
+	Entries []Entry  `json:"backups"`
+}
+
+// Prune removes, of the archives of this database's instance, those that the rules don't keep. What is being read, what is
+// not as it was recorded and what is of others stays. With plan nothing is changed.
+func Prune(ctx context.Context, o Options, keep Keep, plan bool) (Pruned, error) {
+	p := Pruned{Removed: []string{}, Left: []string{}}
+	if !plan {
+		held, held2, err := takeLease(ctx, &o)
+		if err != nil {
+			return p, err
+		}
+		defer held.release()
+		ctx = held2
+	}
+	instance, err := instanceOf(ctx, o.Store)
+	if err != nil {
+		return p, err
+	}
+	list, err := List(ctx, o.Target, o.Store, o.Now())
+	if err != nil {
+		return p, err
+	}
+	var mine []int
+	var times []time.Time
+	for i := range list {
+		list[i].Kept = true
+		if list[i].Instance == shortInstance(instance) && list[i].State != StateDiffers {
+			mine, times = append(mine, i), append(times, list[i].At)
+		}
+	}
+	for i, kept := range keep.Choose(times) {
+		e := &list[mine[i]]
+		e.Kept = kept
+		switch {
+		case kept:
+		case e.Reading:
+			p.Left = append(p.Left, e.Name)
+		default:
+			p.Removed = append(p.Removed, e.Name)
+		}
+	}
+	p.Entries = list
+	if plan || len(p.Removed) == 0 {
+		return p, nil
+	}
+	return p, o.prune(ctx, &p, keep)
+}
+
+// prune records first what goes: a file that is gone without an entry would be a riddle, an entry too much is none.
+func (o *Options) prune(ctx context.Context, p *Pruned, keep Keep) error {
+	const named = 100 // files in an entry; the others are counted
+	err := o.record(ctx, audit.Facts{Action: audit.BackupPruned, Target: audit.Target{ID: o.Target.String()}, Details: map[string]any{
+		"target": o.Target.String(), "files": p.Removed[:min(len(p.Removed), named)], "count": len(p.Removed), "kept": len(p.Entries) - len(p.Removed), "keep": keep.String(),
+	}})
+	if err != nil {
+		return fmt.Errorf("record the prune: %w", err)
+	}
+	for _, name := range p.Removed {
+		if err := errors.Join(context.Cause(ctx), o.Target.Remove(ctx, name)); err != nil {
+			return fmt.Errorf("remove backup %s: %w", name, err)
+		}
+	}
+	return nil
+}
+
+// instanceOf gives the name of the installation; "" if it has none.
+func instanceOf(ctx context.Context, s *store.Store) (string, error) {
+	name, err := s.Meta(ctx, "instance")
+	if errors.Is(err, store.ErrNotFound) {
+		return "", nil
+	}
+	return name, err
+}

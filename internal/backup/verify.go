@@ -1,0 +1,162 @@
+package backup
+
+import (
+	"context"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"hash/maphash"
+	"sync"
+
+	"github.com/z4j-go/z4j/internal/audit"
+	"github.com/z4j-go/z4j/internal/store"
+)
+
+// Report is what a verification found. What could not be read or is not what the manifest says is an error of Verify, and
+// no report.
+type Report struct {
+	Manifest  Manifest     `json:"manifest"`
+	Name      string       `json:"name"`
+	Bytes     int64        `json:"bytes"`
+	SHA256    string       `json:"sha256"`
+	Encrypted bool         `json:"encrypted"`
+	Signed    bool         `json:"signed"` // with a key that is at hand
+	KID       string       `json:"kid"`
+	Rows      int64        `json:"rows"`
+	Audit     audit.Report `json:"audit"`
+	Disagree  []string     `json:"disagree"` // what contradicts itself inside
+}
+
+// Exit codes of a verification, which are those of `audit verify`.
+const (
+	ExitGood       = audit.ExitProved
+	ExitBad        = audit.ExitTampered
+	ExitUnprovable = audit.ExitUnprovable
+)
+
+// Exit is the exit code that r stands for.
+func (r *Report) Exit() int {
+	switch code := r.Audit.Exit(); {
+	case len(r.Disagree) > 0 || code == audit.ExitTampered || code == audit.ExitBehind:
+		return ExitBad
+	case !r.Signed || code != audit.ExitProved:
+		return ExitUnprovable
+	}
+	return ExitGood
+}
+
+// ExitOf is the exit code of an error of Open, Read or Verify; 0 is none that tells of an archive.
+func ExitOf(err error) int {
+	switch {
+	case errors.Is(err, ErrNoIdentity), errors.Is(err, ErrUnsigned), errors.Is(err, errUnread):
+		return ExitUnprovable
+	case errors.Is(err, ErrDamaged), errors.Is(err, ErrIncomplete):
+		return ExitBad
+	}
+	return 0
+}
+
+// verifyWorkers decompress and count: each needs about 20 MB.
+const verifyWorkers = 2
+
+// Verify reads everything: it hashes and counts, proves the audit log with keys, and looks whether tasks, attempts and
+// rollups agree.
+func (a *Archive) Verify(ctx context.Context, keys []audit.Key, progress func(done, total int64)) (Report, error) {
+	s := survey{rows: map[string]int64{}, places: map[string][]place{}, agree: newAgreement(maphash.MakeSeed()), keys: keys, prunes: a.Manifest.Audit.Boundary > 0}
+	if err := a.walk(ctx, verifyWorkers, s.take, progress); err != nil {
+		return Report{}, err
+	}
+	r := Report{
+		Manifest: a.Manifest, Name: a.Name, Bytes: a.Size, SHA256: a.sum, Encrypted: a.Encrypted, Signed: a.Unsigned == nil, KID: a.KID,
+		Disagree: []string{},
+	}
+	for _, t := range a.Manifest.Tables {
+		if got := s.rows[t.Name]; got != t.Rows {
+			return Report{}, fmt.Errorf("verify archive %s: %w: table %s has %d rows, and its manifest says %d", a.Name, ErrDamaged, t.Name, got, t.Rows)
+		}
+		r.Rows += t.Rows
+	}
+	chain, notes, err := a.verifyChain(ctx, s.places, keys, s.pruned, s.peaks)
+	if err != nil {
+		return Report{}, fmt.Errorf("verify the audit log in archive %s: %w", a.Name, err)
+	}
+	r.Audit = chain
+	r.Disagree = append(append(r.Disagree, notes...), s.agree.check(a.Manifest.Without)...)
+	return r, nil
+}
+
+// survey is what Verify notes of the chunks as they come.
+type survey struct {
+	mu     sync.Mutex
+	rows   map[string]int64
+	places map[string][]place // of the audit log's chunks
+	agree  *agreement
+
+	prunes   bool
+	keys     []audit.Key
+	pruned   *audit.Boundary
+	peaks    []byte
+	prunedAt int64
+}
+
+func (s *survey) take(p part) error {
+	rows, err := store.DecodeRows(p.Raw)
+	if err != nil {
+		return damaged(err)
+	}
+	if rows.Table != p.Table {
+		return fmt.Errorf("%w: a chunk of %s holds rows of %.60q", ErrDamaged, p.Table, rows.Table)
+	}
+	sums := newAgreement(s.agree.seed)
+	add := sums.rows(p.Table, rows.Columns)
+	n := int64(0)
+	var prune *audit.Row
+	for rows.Next() {
+		n++
+		if add != nil {
+			add(rows.Cells())
+		}
+		if s.prunes && p.Table == logTable {
+			if r, err := logRow(rows.Columns, rows.Cells()); err == nil && r.Action == string(audit.Pruned) {
+				prune = &r // they come in order: the newest is the last
+			}
+		}
+	}
+	if rows.Err() != nil {
+		return damaged(rows.Err())
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.rows[p.Table] += n
+	s.agree.merge(sums)
+	if p.Table == logTable || p.Table == personalTable {
+		list := s.places[p.Table]
+		for len(list) <= p.N {
+			list = append(list, place{})
+		}
+		list[p.N] = place{p.at, p.size}
+		s.places[p.Table] = list
+	}
+	if prune != nil && prune.Seq > s.prunedAt {
+		s.boundary(prune)
+	}
+	return nil
+}
+
+// boundary remembers where the log begins, if r proves it.
+func (s *survey) boundary(r *audit.Row) {
+	b, ok := audit.ReadBoundary(r, s.keys)
+	if !ok {
+		return
+	}
+	var d struct {
+		Peaks string `json:"peaks"`
+	}
+	s.pruned, s.prunedAt, s.peaks = &b, r.Seq, nil
+	if json.Unmarshal([]byte(r.Details.S), &d) == nil {
+		if peaks, err := base64.StdEncoding.DecodeString(d.Peaks); err == nil {
+			s.peaks = peaks
+		}
+	}
+}
