@@ -201,13 +201,24 @@ func (k *kept) into(t testing.TB, url string) *store.Store {
 			t.Fatalf("load chunk %d of %s: %d rows, %v; want %d", c.N, c.Table, n, err, c.Rows)
 		}
 	}
-	if _, err := l.Finish(t.Context(), storetest.Secrets); err != nil {
+	s, err := l.Finish(t.Context(), storetest.Secrets)
+	if err != nil {
 		t.Fatal(err)
 	}
-	if err := l.Release(t.Context(), func(tx *store.Tx) error { tx.Record(note("restored")); return nil }); err != nil {
+	if err := l.Release(t.Context(), noted(t, s)); err != nil {
 		t.Fatal(err)
 	}
 	return storetest.Open(t, url)
+}
+
+// noted ends a restore with an entry.
+func noted(t testing.TB, s *store.Store) func(last func(*store.Tx) error) error {
+	return func(last func(*store.Tx) error) error {
+		return s.Update(t.Context(), func(tx *store.Tx) error {
+			tx.Record(note("restored"))
+			return last(tx)
+		})
+	}
 }
 
 // TestEveryTableIsInABackupOrLeftOutOnPurpose compares what migrations say, which is what a backup reads, with both catalogues.

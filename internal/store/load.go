@@ -181,31 +181,29 @@ func (l *Loader) Finish(ctx context.Context, secrets Secrets) (*Store, error) {
 	return l.store, nil
 }
 
-// Release does last in one transaction with which the database becomes one like any other.
-func (l *Loader) Release(ctx context.Context, last func(*Tx) error) error {
+// Release lets commit make the last transaction, in which it has to call last: with that the database becomes one like
+// any other.
+func (l *Loader) Release(ctx context.Context, commit func(last func(*Tx) error) error) error {
 	if l.store == nil {
 		return errors.New("release: loading was not finished")
 	}
-	err := l.store.Update(ctx, func(tx *Tx) error {
-		if err := last(tx); err != nil {
-			return err
-		}
+	err := commit(func(tx *Tx) error {
 		if _, err := tx.ExecContext(ctx, `DELETE FROM leases`); err != nil {
 			return wrap("empty the leases", err)
 		}
 		_, err := tx.ExecContext(ctx, `DROP TABLE `+restoringTable)
 		return wrap("end the restore", err)
 	})
+	if err == nil {
+		err = l.store.refuseHalfRestored(ctx)
+	}
 	if err != nil {
 		return fmt.Errorf("release: %w", err)
 	}
-	l.released = true
+	l.released = true // it is whole: whatever fails from here on, nothing takes it away
 	s := l.store
 	l.store = nil
-	if err := s.Close(); err != nil {
-		return fmt.Errorf("release: %w", err)
-	}
-	if err := l.target.release(ctx); err != nil {
+	if err := errors.Join(s.Close(), l.target.release(ctx)); err != nil {
 		return fmt.Errorf("release: %w", err)
 	}
 	return nil
@@ -221,9 +219,9 @@ func (l *Loader) Close() error {
 	if l.released {
 		return err
 	}
+	l.released = true
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute) // also after an interrupt
 	defer cancel()
-	l.released = true
 	return errors.Join(err, wrap("take away what was loaded", l.target.drop(ctx)))
 }
 

@@ -121,12 +121,19 @@ func (t *postgresTarget) dropMade(ctx context.Context, c *pgx.ConnConfig) error 
 
 // claim makes the database this restore's own, if it is empty or a restore left it unfinished.
 func (t *postgresTarget) claim(ctx context.Context) error {
-	var mine bool
-	if err := t.lock.QueryRow(ctx, `SELECT pg_try_advisory_lock($1, hashtext(current_schema()))`, restoreLock).Scan(&mine); err != nil {
+	const soon = `SET lock_timeout = '3s'` // the server takes a moment to see that a killed restore is gone
+	if _, err := t.lock.Exec(ctx, soon); err != nil {
 		return fmt.Errorf("lock the database: %w", err)
 	}
-	if !mine {
-		return fmt.Errorf("%w: another restore is running on it", ErrInUse)
+	if _, err := t.lock.Exec(ctx, `SELECT pg_advisory_lock($1, hashtext(current_schema()))`, restoreLock); err != nil {
+		var pg *pgconn.PgError
+		if errors.As(err, &pg) && pg.Code == "55P03" {
+			return fmt.Errorf("%w: another restore is running on it", ErrInUse)
+		}
+		return fmt.Errorf("lock the database: %w", err)
+	}
+	if _, err := t.lock.Exec(ctx, fmt.Sprintf(`SET lock_timeout = %d`, loadLockWait.Milliseconds())); err != nil {
+		return fmt.Errorf("lock the database: %w", err)
 	}
 	var tables, half, leases bool
 	err := t.lock.QueryRow(ctx, `SELECT count(*) > 0, count(*) FILTER (WHERE relname = $1) > 0, count(*) FILTER (WHERE relname = 'leases') > 0
