@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strconv"
 	"strings"
 	"unicode/utf8"
@@ -314,6 +315,33 @@ type Exported struct {
 	PrevRowHMAC string          `json:"prev_row_hmac"` // of the row before the first
 	Kids        []KeyTime       `json:"kids"`
 	Filter      json.RawMessage `json:"filter"`
+}
+
+// KeyTimes returns when each key entered the chain and left it: those that are known, and what the entries about keys
+// say, which are in order.
+func KeyTimes(known []KeyTime, entries []Row) []KeyTime {
+	out := slices.Clone(known)
+	for i := range entries {
+		body, err := ParseBody(entries[i].Body)
+		var d struct {
+			KID string `json:"kid"`
+		}
+		if err != nil || json.Unmarshal([]byte(body.Details.S), &d) != nil || d.KID == "" {
+			continue
+		}
+		at := slices.IndexFunc(out, func(k KeyTime) bool { return k.KID == d.KID })
+		switch Action(body.Action) {
+		case KeyRetired:
+			if at >= 0 && out[at].Retired == 0 {
+				out[at].Retired = body.Seq
+			}
+		case SystemInstalled, KeyIntroduced, KeyAdopted:
+			if at < 0 {
+				out = append(out, KeyTime{KID: d.KID, Introduced: body.Seq})
+			}
+		}
+	}
+	return out
 }
 
 // Details are those of the entry that stands for an export with this format and filter; the zero value of what an export

@@ -1,0 +1,345 @@
+package store
+
+import (
+	"context"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/z4j-go/z4j/internal/audit"
+)
+
+// ExportFilter says which entries an export holds. The zero value is all of them.
+type ExportFilter struct {
+	Project *Project // of this one only
+	Action  string   // exactly this one
+	Actor   string   // actor_id
+	Outcome string
+	From    *Time // from the first entry of this time or later
+	To      *Time // to the last entry before this time
+	Through int64 // to the entry with this number; 0: no such limit
+}
+
+// contiguous reports whether nothing is left out between the first row and the last.
+func (f *ExportFilter) contiguous() bool {
+	return f.Project == nil && f.Action == "" && f.Actor == "" && f.Outcome == ""
+}
+
+// said is the filter as the entry of the export tells it.
+func (f *ExportFilter) said() map[string]any {
+	out := map[string]any{}
+	put := func(name string, given bool, v any) {
+		if given {
+			out[name] = v
+		}
+	}
+	put("project", f.Project != nil, "")
+	if f.Project != nil {
+		out["project"] = f.Project.ID.String()
+	}
+	put("action", f.Action != "", f.Action)
+	put("actor", f.Actor != "", f.Actor)
+	put("outcome", f.Outcome != "", f.Outcome)
+	put("through", f.Through != 0, f.Through)
+	if f.From != nil {
+		out["from"] = f.From.String()
+	}
+	if f.To != nil {
+		out["to"] = f.To.String()
+	}
+	return out
+}
+
+// AuditExport is an export whose entry is committed, and which is yet to be read. It holds no transaction.
+type AuditExport struct {
+	audit.Exported
+
+	store  *Store
+	format audit.Format
+	filter ExportFilter
+	own    audit.Row // the export's entry: its last record
+	parts  []audit.Personal
+}
+
+// ExportAudit begins an export: it finds the range, and commits the entry that says who exports what.
+func (s *Store) ExportAudit(ctx context.Context, format audit.Format, f ExportFilter, by By) (*AuditExport, error) {
+	e := &AuditExport{store: s, format: format, filter: f}
+	e.Contiguous = f.contiguous()
+	if err := e.findRange(ctx); err != nil {
+		return nil, err
+	}
+	kids, err := s.keyTimes(ctx, s.read)
+	if err != nil {
+		return nil, err
+	}
+	e.Kids = kids
+	e.Generation = s.chain.begun()
+	details := e.Details(format, f.said())
+	if details["checkpoint"], err = s.newestCheckpoint(ctx, e.Generation); err != nil {
+		return nil, err
+	}
+	facts := audit.Facts{Action: audit.AuditExported, Actor: by.Actor, Details: details, RequestID: by.RequestID}
+	if f.Project != nil {
+		facts.Project = f.Project.Audited()
+	}
+	rows, err := s.appendAlone(ctx, audit.New(facts), nil)
+	if err != nil {
+		return nil, err
+	}
+	e.own, e.parts, e.Seq = rows[0].row, rows[0].parts, rows[0].row.Seq
+	return e, nil
+}
+
+// appendAlone is Update for an entry that is wanted as a row, with what has to be written beside it.
+func (s *Store) appendAlone(ctx context.Context, entry audit.Entry, beside func(*Tx, audit.Row) error) ([]sealed, error) {
+	tx, err := s.begin(ctx)
+	if err != nil {
+		return nil, wrap("begin", err)
+	}
+	defer tx.end()
+	var rows []sealed
+	tx.Record(entry)
+	release, err := s.append(ctx, tx, appending{
+		key: s.chain.signer(), entries: func(head) []audit.Entry { return tx.entries },
+		also: func(tx *Tx, done []sealed) error {
+			rows = done
+			if beside == nil {
+				return nil
+			}
+			return beside(tx, done[0].row)
+		},
+	})
+	if err != nil {
+		return nil, s.settle(ctx, tx, err)
+	}
+	err = tx.Commit()
+	release(err)
+	return rows, wrap("commit", err)
+}
+
+func (c *chain) begun() string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.generation
+}
+
+// findRange sets the first and the last row: one contiguous range in the order of the chain, whatever clocks did.
+func (e *AuditExport) findRange(ctx context.Context) error {
+	s, f := e.store, &e.filter
+	var lowest, highest int64
+	err := s.read.QueryRowContext(ctx, `SELECT coalesce(min(seq), 0), coalesce(max(seq), 0) FROM audit_log`).Scan(&lowest, &highest)
+	if err != nil {
+		return wrap("read the range of the audit log", err)
+	}
+	e.First, e.Last = lowest, highest
+	if f.Through != 0 {
+		e.Last = min(e.Last, f.Through)
+	}
+	// seq + 0: or a database would look for the least number along the table
+	if f.From != nil {
+		if e.First, err = s.seqOf(ctx, `SELECT coalesce(min(seq + 0), 0) FROM audit_log WHERE ts >= $1`, *f.From); err != nil {
+			return err
+		}
+	}
+	if f.To != nil {
+		last, err := s.seqOf(ctx, `SELECT coalesce(max(seq + 0), 0) FROM audit_log WHERE ts < $1`, *f.To)
+		if err != nil {
+			return err
+		}
+		e.Last = min(e.Last, last)
+	}
+	if e.First == 0 || e.Last < e.First {
+		e.First, e.Last = 0, 0
+		return nil
+	}
+	first, err := s.auditRow(ctx, s.read, `WHERE seq = $1`, e.First)
+	if err != nil {
+		return fmt.Errorf("read audit row %d: %w", e.First, err)
+	}
+	e.PrevRowHMAC = first.PrevRowHMAC.S // as signed: what is not is no matter of an export
+	if body, err := audit.ParseBody(first.Body); err == nil {
+		e.PrevRowHMAC = body.PrevRowHMAC.S
+	}
+	return nil
+}
+
+func (s *Store) seqOf(ctx context.Context, text string, t Time) (seq int64, err error) {
+	err = s.read.QueryRowContext(ctx, text, t).Scan(&seq)
+	return seq, wrap("find the audit rows of a time", err)
+}
+
+// keyTimes returns when each key entered the chain and left it, as the entries say, and for those that a prune took away
+// the prune's entry.
+func (s *Store) keyTimes(ctx context.Context, q querier) ([]audit.KeyTime, error) {
+	b, err := s.boundary(ctx, q)
+	if err != nil {
+		return nil, err
+	}
+	entries, err := s.auditRows(ctx, q, `WHERE action{C} IN ($1, $2, $3, $4) ORDER BY seq`,
+		string(audit.SystemInstalled), string(audit.KeyIntroduced), string(audit.KeyAdopted), string(audit.KeyRetired))
+	if err != nil {
+		return nil, wrap("read the entries about audit keys", err)
+	}
+	return audit.KeyTimes(b.Kids, entries), nil
+}
+
+// newestCheckpoint is what an export says of the tree's newest checkpoint; nil if there is none.
+func (s *Store) newestCheckpoint(ctx context.Context, generation string) (any, error) {
+	var size int64
+	var root []byte
+	var mac string
+	err := s.read.QueryRowContext(ctx, `SELECT size, root, row_hmac FROM audit_checkpoints WHERE generation = $1 ORDER BY size DESC LIMIT 1`, generation).
+		Scan(&size, &root, &mac)
+	switch err = wrap("read the newest checkpoint", err); {
+	case errors.Is(err, ErrNotFound):
+		return nil, nil //nolint:nilnil // that there is none is what is said
+	case err != nil:
+		return nil, err
+	}
+	return map[string]any{"size": size, "root": hex.EncodeToString(root), "row_hmac": mac}, nil
+}
+
+// Rows is how many rows the range has, of which a filter leaves some out.
+func (e *AuditExport) Rows() int64 {
+	if e.First == 0 {
+		return 0
+	}
+	return e.Last - e.First + 1
+}
+
+// Write writes the whole file, reading one page ahead of w. However slow w is, nothing of the database is held meanwhile.
+func (e *AuditExport) Write(ctx context.Context, w io.Writer, progress func(done, total int64)) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	pages := make(chan auditPage, 1) // a page is read while another is written
+	read := make(chan error, 1)
+	go func() {
+		read <- e.pages(ctx, pages)
+		close(pages)
+	}()
+	buf := e.format.AppendHeader(nil)
+	var failed error
+	for p := range pages {
+		for i := range p.rows {
+			if failed == nil {
+				buf = e.format.AppendRecord(buf, &p.rows[i], p.parts[p.rows[i].Seq])
+			}
+			if len(buf) >= writeSize {
+				_, failed = w.Write(buf)
+				buf = buf[:0]
+			}
+		}
+		if failed != nil {
+			cancel() // and take what is still in the way
+			continue
+		}
+		if progress != nil && len(p.rows) > 0 {
+			progress(p.rows[len(p.rows)-1].Seq-e.First+1, e.Rows())
+		}
+	}
+	err := <-read
+	if failed != nil {
+		return failed
+	}
+	if err != nil {
+		return fmt.Errorf("export the audit log: %w", err)
+	}
+	_, err = w.Write(e.format.AppendRecord(buf, &e.own, e.parts))
+	return err
+}
+
+const (
+	writeSize = 64 << 10 // bytes that are written at once
+	pageBytes = 1 << 20  // of a page of rows, about: three of them are the memory of an export
+	maxPage   = 2000     // rows
+	maxWindow = 1 << 16  // numbers that one read looks at, however few of them the filter takes
+)
+
+// pages sends the rows of the range, page by page, each read by itself. Rows never change, so no snapshot is needed.
+func (e *AuditExport) pages(ctx context.Context, pages chan<- auditPage) error {
+	limit, window := 100, int64(1000)
+	for after := e.First - 1; e.First > 0 && after < e.Last; {
+		through := min(after+window, e.Last)
+		p, err := e.page(ctx, after, through, limit)
+		if err != nil {
+			return err
+		}
+		n := len(p.rows)
+		after = through
+		if n == limit {
+			after = p.rows[n-1].Seq
+		}
+		limit, window = nextPage(&p, limit, window)
+		if n == 0 {
+			continue
+		}
+		select {
+		case pages <- p:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	return nil
+}
+
+// nextPage chooses how much the next read takes: rows may be of 300 bytes or of 100,000.
+func nextPage(p *auditPage, limit int, window int64) (int, int64) {
+	bytes := 1
+	for i := range p.rows {
+		bytes += 500 + 2*len(p.rows[i].Body)
+	}
+	if n := len(p.rows); n > 0 {
+		limit = max(10, min(maxPage, 2*limit, pageBytes*n/bytes))
+	}
+	if len(p.rows) < limit/2 {
+		window *= 2
+	}
+	return limit, max(int64(limit), min(window, maxWindow))
+}
+
+func (e *AuditExport) page(ctx context.Context, after, through int64, limit int) (p auditPage, err error) {
+	var w where
+	w.and("seq > ?", after)
+	w.and("seq <= ?", through)
+	f := AuditFilter{Action: e.filter.Action, Actor: e.filter.Actor, Outcome: e.filter.Outcome}
+	if e.filter.Project != nil {
+		f.Project = &e.filter.Project.ID
+	}
+	f.conditions(&w)
+	tail := w.sql.String() + fmt.Sprintf(" ORDER BY seq LIMIT $%d", len(w.args)+1)
+	p.rows, err = e.store.auditRows(ctx, e.store.read, tail, append(w.args, limit)...)
+	if err != nil || len(p.rows) == 0 {
+		return p, wrap("read audit rows", err)
+	}
+	first, last := p.rows[0].Seq, p.rows[len(p.rows)-1].Seq
+	if int(last-first) < 2*len(p.rows) {
+		p.parts, err = personalRows(ctx, e.store.read, first, last)
+		return p, wrap("read personal parts", err)
+	}
+	p.parts, err = e.store.personalOf(ctx, p.rows)
+	return p, wrap("read personal parts", err)
+}
+
+// personalOf reads the personal parts of some rows.
+func (s *Store) personalOf(ctx context.Context, rows []audit.Row) (map[int64][]audit.Personal, error) {
+	var w where
+	seqs := make([]int64, len(rows))
+	for i := range rows {
+		seqs[i] = rows[i].Seq
+	}
+	for len(seqs)&(len(seqs)-1) != 0 { // few lengths, so few statements
+		seqs = append(seqs, seqs[len(rows)-1])
+	}
+	in(&w, "seq", seqs)
+	found, err := s.read.QueryContext(ctx, `SELECT `+personalColumns+` FROM audit_personal`+w.sql.String()+` ORDER BY seq, role`, w.args...)
+	parts, err := collect(found, err, personalFields)
+	if err != nil {
+		return nil, err
+	}
+	out := make(map[int64][]audit.Personal, len(rows))
+	for _, p := range parts {
+		out[p.Seq] = append(out[p.Seq], p)
+	}
+	return out, nil
+}
