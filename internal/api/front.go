@@ -31,7 +31,7 @@ func (s *Server) outermost(next http.Handler) http.Handler {
 		q := &request{id: requestID(r.Header.Get("X-Request-Id")), userAgent: r.UserAgent(), writer: w}
 		q.client = s.Proxies.Client(r.RemoteAddr, r.Header.Values("X-Forwarded-For"))
 		ctx := context.WithValue(r.Context(), requestKey{}, q)
-		if r.URL.Path != socketPath {
+		if r.URL.Path != socketPath && r.URL.Path != exportPath {
 			limited, cancel := context.WithTimeout(ctx, answerWithin)
 			defer cancel()
 			ctx = limited

@@ -178,7 +178,7 @@ func (c *client) do(method, path string, body any, change ...func(*http.Request)
 		}
 	}
 	a := answer{status: w.Code, header: w.Header(), text: w.Body.String()}
-	if bytes.HasPrefix(w.Body.Bytes(), []byte("{")) {
+	if bytes.HasPrefix(w.Body.Bytes(), []byte("{")) && w.Header().Get("Content-Type") != "application/x-ndjson" {
 		if err := json.Unmarshal(w.Body.Bytes(), &a.body); err != nil {
 			c.b.t.Fatalf("%s %s: %v in %s", method, path, err, a.text)
 		}

@@ -74,6 +74,7 @@ const (
 	setupBucket   bucket = "setup"
 	passwordCheck bucket = "password"
 	documentation bucket = "openapi"
+	exports       bucket = "export"
 )
 
 func buckets() map[bucket]auth.Limit {
@@ -82,6 +83,7 @@ func buckets() map[bucket]auth.Limit {
 		setupBucket:   {Count: 120, Per: time.Minute}, // failed tries have a tighter limit of their own
 		passwordCheck: {Count: 10, Per: time.Minute},
 		documentation: {Count: 10, Per: time.Minute},
+		exports:       {Count: 30, Per: time.Minute}, // each leaves an entry
 	}
 }
 
@@ -135,6 +137,7 @@ func (s *Server) table() []route {
 		{get, "/projects/{slug}/queues", "list-queues", "Queues of a project by name", inProject(auth.ReadQueues), key(auth.ScopeQueuesRead), none, unlimited, call(s.listQueues)},
 		{get, "/projects/{slug}/stats", "get-stats", "Numbers of a project", inProject(auth.ReadStats), key(auth.ScopeTasksRead), none, unlimited, call(s.showStats)},
 		{get, "/projects/{slug}/audit", "list-audit", "Audit log of a project, the newest first", inProject(auth.ReadAudit), key(auth.ScopeAuditRead), none, unlimited, call(s.listAudit)},
+		{get, "/audit/export", "export-audit", "The audit log as a file that can be verified", account(), keyNarrowed(auth.ScopeAuditRead), none, exports, call(s.exportAudit)},
 
 		{get, "/home/summary", "get-home", "Numbers of all projects that the caller sees", account(), keyNarrowed(auth.ScopeHomeRead), none, unlimited, call(s.showHome)},
 		{get, "/home/recent-failures", "list-recent-failures", "Failed tasks of all projects that the caller sees, the newest first", account(), keyNarrowed(auth.ScopeHomeRead), none, unlimited, call(s.listRecentFailures)},

@@ -66,6 +66,7 @@ type Settings struct {
 	StrictCookies   bool // SameSite=strict for the session's cookie, too
 	HSTSMaxAge      time.Duration
 	HSTSSubdomains  bool
+	ClientPatience  time.Duration // how long a client of an export may take nothing
 }
 
 // Connections are the agents' ones.
@@ -133,6 +134,7 @@ func (s *Settings) fill() {
 	def(&s.SessionLifetime, 7*24*time.Hour)
 	def(&s.SessionIdle, 30*time.Minute)
 	def(&s.SessionRemember, 30*24*time.Hour)
+	def(&s.ClientPatience, clientPatience)
 	if s.MaxBody == 0 {
 		s.MaxBody = 1 << 20
 	}

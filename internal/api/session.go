@@ -202,8 +202,13 @@ func (s *Server) admit(ctx context.Context, rt *route) error {
 	if !rt.access.inProject() {
 		return nil
 	}
+	return s.admitTo(ctx, requestOf(ctx).slug, rt.access)
+}
+
+// admitTo is admit for a project that was named elsewhere.
+func (s *Server) admitTo(ctx context.Context, slug string, asks access) error {
 	q := requestOf(ctx)
-	p, role, err := s.Store.ProjectOf(ctx, q.slug, q.sight())
+	p, role, err := s.Store.ProjectOf(ctx, slug, q.sight())
 	if errors.Is(err, store.ErrNotFound) {
 		return q.noProject()
 	}
@@ -222,8 +227,8 @@ func (s *Server) admit(ctx context.Context, rt *route) error {
 		return noProject()
 	}
 	q.project = p
-	if !rt.access.allows(q.role) {
-		return forbidden("your role in this project does not permit this", map[string]any{"have": string(q.role), "need": string(rt.access.permission)})
+	if !asks.allows(q.role) {
+		return forbidden("your role in this project does not permit this", map[string]any{"have": string(q.role), "need": string(asks.permission)})
 	}
 	return nil
 }
