@@ -94,6 +94,9 @@ func TestLessonI4EveryTimeHasItsZone(t *testing.T) {
 			if rt.ID == "list-events" {
 				path += "?engine=celery&task_id=a11"
 			}
+			if rt.ID == "export-audit" {
+				path += "?format=ndjson&action=setup.completed&to=2026-01-01" // one line
+			}
 			got := root.do(http.MethodGet, path, nil).must(t, rt.ID, http.StatusOK)
 			routes++
 			var v any

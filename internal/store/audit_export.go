@@ -212,7 +212,7 @@ func (e *AuditExport) Rows() int64 {
 func (e *AuditExport) Write(ctx context.Context, w io.Writer, progress func(done, total int64)) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	pages := make(chan auditPage, 1) // a page is read while another is written
+	pages := make(chan exportPage, 1) // a page is read while another is written
 	read := make(chan error, 1)
 	go func() {
 		read <- e.pages(ctx, pages)
@@ -256,8 +256,14 @@ const (
 	maxWindow = 1 << 16  // numbers that one read looks at, however few of them the filter takes
 )
 
+// exportPage are rows in order, with their personal parts.
+type exportPage struct {
+	rows  []audit.Row
+	parts map[int64][]audit.Personal
+}
+
 // pages sends the rows of the range, page by page, each read by itself. Rows never change, so no snapshot is needed.
-func (e *AuditExport) pages(ctx context.Context, pages chan<- auditPage) error {
+func (e *AuditExport) pages(ctx context.Context, pages chan<- exportPage) error {
 	limit, window := 100, int64(1000)
 	for after := e.First - 1; e.First > 0 && after < e.Last; {
 		through := min(after+window, e.Last)
@@ -284,7 +290,7 @@ func (e *AuditExport) pages(ctx context.Context, pages chan<- auditPage) error {
 }
 
 // nextPage chooses how much the next read takes: rows may be of 300 bytes or of 100,000.
-func nextPage(p *auditPage, limit int, window int64) (int, int64) {
+func nextPage(p *exportPage, limit int, window int64) (int, int64) {
 	bytes := 1
 	for i := range p.rows {
 		bytes += 500 + 2*len(p.rows[i].Body)
@@ -298,7 +304,7 @@ func nextPage(p *auditPage, limit int, window int64) (int, int64) {
 	return limit, max(int64(limit), min(window, maxWindow))
 }
 
-func (e *AuditExport) page(ctx context.Context, after, through int64, limit int) (p auditPage, err error) {
+func (e *AuditExport) page(ctx context.Context, after, through int64, limit int) (p exportPage, err error) {
 	var w where
 	w.and("seq > ?", after)
 	w.and("seq <= ?", through)
@@ -313,16 +319,21 @@ func (e *AuditExport) page(ctx context.Context, after, through int64, limit int)
 		return p, wrap("read audit rows", err)
 	}
 	first, last := p.rows[0].Seq, p.rows[len(p.rows)-1].Seq
+	var parts []audit.Personal
 	if int(last-first) < 2*len(p.rows) {
-		p.parts, err = personalRows(ctx, e.store.read, first, last)
-		return p, wrap("read personal parts", err)
+		parts, err = e.store.personalPage(ctx, first-1, last)
+	} else {
+		parts, err = e.store.personalOf(ctx, p.rows)
 	}
-	p.parts, err = e.store.personalOf(ctx, p.rows)
+	p.parts = make(map[int64][]audit.Personal, len(p.rows))
+	for _, part := range parts {
+		p.parts[part.Seq] = append(p.parts[part.Seq], part)
+	}
 	return p, wrap("read personal parts", err)
 }
 
 // personalOf reads the personal parts of some rows.
-func (s *Store) personalOf(ctx context.Context, rows []audit.Row) (map[int64][]audit.Personal, error) {
+func (s *Store) personalOf(ctx context.Context, rows []audit.Row) ([]audit.Personal, error) {
 	var w where
 	seqs := make([]int64, len(rows))
 	for i := range rows {
@@ -333,13 +344,5 @@ func (s *Store) personalOf(ctx context.Context, rows []audit.Row) (map[int64][]a
 	}
 	in(&w, "seq", seqs)
 	found, err := s.read.QueryContext(ctx, `SELECT `+personalColumns+` FROM audit_personal`+w.sql.String()+` ORDER BY seq, role`, w.args...)
-	parts, err := collect(found, err, personalFields)
-	if err != nil {
-		return nil, err
-	}
-	out := make(map[int64][]audit.Personal, len(rows))
-	for _, p := range parts {
-		out[p.Seq] = append(out[p.Seq], p)
-	}
-	return out, nil
+	return collect(found, err, personalFields)
 }
