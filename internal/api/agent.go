@@ -39,7 +39,7 @@ func (s *Server) mintAgent(ctx context.Context, in *newAgent) (*reply[mintedAgen
 	requestOf(ctx).target = audit.Target{Label: name}
 	project := projectOf(ctx)
 	token := auth.NewToken()
-	a, err := s.Store.MintAgent(ctx, project, name, auth.AgentTokenHash(s.Master, token), byCaller(ctx))
+	a, err := s.Store.MintAgent(ctx, project, name, auth.AgentTokenHash(s.Master, token), s.masters[0].id, byCaller(ctx))
 	if errors.Is(err, store.ErrConflict) {
 		return nil, conflict("the project has an agent of this name; names of revoked agents are free", "name_taken")
 	}

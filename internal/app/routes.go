@@ -5,6 +5,7 @@ import (
 
 	"github.com/z4j-go/z4j/internal/api"
 	"github.com/z4j-go/z4j/internal/auth"
+	"github.com/z4j-go/z4j/internal/config"
 	"github.com/z4j-go/z4j/internal/gateway"
 	"github.com/z4j-go/z4j/internal/id"
 	"github.com/z4j-go/z4j/internal/metrics"
@@ -27,9 +28,14 @@ func (b *Brain) api(passwords *auth.Passwords, agents *gateway.Server, refused *
 		Beside: api.Beside{Agents: agents.Handler(), Metrics: counts.Handler(metrics.Access{
 			Token: string(c.Secrets.Metrics.Reveal()), Public: c.Observe.MetricsPublic,
 		})},
-		SigningSecret: func(project id.ID) string { return wire.EncodeSecret(wire.ProjectSecret(string(master), project)) },
+		SigningSecret: func(project id.ID) string { return SigningSecret(c, project) },
 		Settings:      b.apiSettings(),
 	}), nil
+}
+
+// SigningSecret is the text with which agents of a project are configured to sign frames.
+func SigningSecret(c *config.Config, project id.ID) string {
+	return wire.EncodeSecret(wire.ProjectSecret(string(c.Secrets.Master.Reveal()), project))
 }
 
 func (b *Brain) apiSettings() api.Settings {

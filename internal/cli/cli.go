@@ -62,6 +62,8 @@ type grammar struct {
 	Audit           auditCmd           `cmd:"" help:"The audit log."`
 	CreateSuperuser createSuperuserCmd `cmd:"" name:"createsuperuser" aliases:"bootstrap-admin" help:"Make the first account."`
 	Users           usersCmd           `cmd:"" help:"Accounts."`
+	APIKeys         apiKeysCmd         `cmd:"" name:"api-keys" help:"API keys."`
+	Agents          agentsCmd          `cmd:"" help:"Agents."`
 	ChangePassword  changePasswordCmd  `cmd:"" name:"changepassword" help:"Give an account a new password."`
 	Version         versionCmd         `cmd:"" help:"Print the version."`
 }

@@ -29,8 +29,8 @@ func TestMain(m *testing.M) {
 //
 // A script finds a fresh Z4J_HOME (not made yet), a free port, cheap passwords, and, on Postgres, an empty database in
 // Z4J_DATABASE_URL; $DB is sqlite or postgres. Its own commands: `ready` waits until the brain is ready, `stop` sends
-// SIGTERM to everything in the background; `get PATH` and `post PATH BODY` ask the brain and leave status and answer in
-// stdout.
+// SIGTERM to everything in the background; `get PATH [FILE]` and `post PATH BODY` ask the brain, with the API key that FILE
+// holds, and leave status and answer in stdout.
 func TestScripts(t *testing.T) {
 	files, err := filepath.Glob("testdata/*.txtar")
 	if err != nil {
@@ -87,7 +87,7 @@ func ready(ts *testscript.TestScript, neg bool, args []string) {
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
 	for {
-		status, _, err := ask(ctx, http.MethodGet, ts.Getenv("BRAIN")+"/api/v1/health/ready", "")
+		status, _, err := ask(ctx, http.MethodGet, ts.Getenv("BRAIN")+"/api/v1/health/ready", "", "")
 		if err == nil && status == http.StatusOK {
 			return
 		}
@@ -109,35 +109,42 @@ func stop(ts *testscript.TestScript, neg bool, args []string) {
 }
 
 func get(ts *testscript.TestScript, neg bool, args []string) {
-	if neg || len(args) != 1 {
-		ts.Fatalf("usage: get PATH")
+	if neg || len(args) < 1 || len(args) > 2 {
+		ts.Fatalf("usage: get PATH [FILE]")
 	}
-	show(ts, http.MethodGet, args[0], "")
+	key := ""
+	if len(args) == 2 {
+		key = strings.TrimSpace(ts.ReadFile(args[1]))
+	}
+	show(ts, http.MethodGet, args[0], "", key)
 }
 
 func post(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) != 2 {
 		ts.Fatalf("usage: post PATH BODY")
 	}
-	show(ts, http.MethodPost, args[0], args[1])
+	show(ts, http.MethodPost, args[0], args[1], "")
 }
 
-func show(ts *testscript.TestScript, method, path, body string) {
+func show(ts *testscript.TestScript, method, path, body, key string) {
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
-	status, answer, err := ask(ctx, method, ts.Getenv("BRAIN")+path, body)
+	status, answer, err := ask(ctx, method, ts.Getenv("BRAIN")+path, body, key)
 	ts.Check(err)
 	_, err = fmt.Fprintf(ts.Stdout(), "%d %s\n", status, answer)
 	ts.Check(err)
 }
 
-func ask(ctx context.Context, method, url, body string) (status int, answer string, err error) {
+func ask(ctx context.Context, method, url, body, key string) (status int, answer string, err error) {
 	req, err := http.NewRequestWithContext(ctx, method, url, strings.NewReader(body))
 	if err != nil {
 		return 0, "", err
 	}
 	if body != "" {
 		req.Header.Set("Content-Type", "application/json")
+	}
+	if key != "" {
+		req.Header.Set("Authorization", "Bearer "+key)
 	}
 	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
 	res, err := client.Do(req)

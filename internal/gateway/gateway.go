@@ -65,6 +65,7 @@ type Limits struct {
 	WriteTimeout time.Duration // of one message: 60 s; agents up to 1.6 may not read for many seconds
 	PingInterval time.Duration // without a message from us: 20 s; proxies cut what carries nothing for 60 s
 	TouchEvery   time.Duration // signs of life are written down: 5 s
+	RevokedEvery time.Duration // agents that were revoked elsewhere are looked for, where nothing is heard: 1 s
 	SpinPause    time.Duration // for which a re-sending agent is not read: 3 s
 	DrainTimeout time.Duration // for frames under way when the brain stops: 3 s
 	Lookups      int           // credentials looked up at once: 8
@@ -84,6 +85,7 @@ func (l *Limits) fill() {
 	l.WriteTimeout = cmp.Or(l.WriteTimeout, time.Minute)
 	l.PingInterval = cmp.Or(l.PingInterval, 20*time.Second)
 	l.TouchEvery = cmp.Or(l.TouchEvery, 5*time.Second)
+	l.RevokedEvery = cmp.Or(l.RevokedEvery, time.Second)
 	l.SpinPause = cmp.Or(l.SpinPause, 3*time.Second)
 	l.DrainTimeout = cmp.Or(l.DrainTimeout, 3*time.Second)
 	l.Lookups = cmp.Or(l.Lookups, 8)
@@ -132,6 +134,12 @@ func New(o Options) *Server {
 // Start starts what runs beside the connections.
 func (s *Server) Start() {
 	s.writers.Go(s.presence.run)
+	ctx, cancel := context.WithCancel(s.base)
+	s.writers.Go(func() {
+		<-s.draining
+		cancel()
+	})
+	s.writers.Go(func() { (&revocations{server: s}).run(ctx) })
 }
 
 // Close stops taking connections and frames, waits a little for frames that are under way so that they are answered,

@@ -50,7 +50,7 @@ func (s *Server) admit(c *conn, hello *wire.Hello, master []byte) bool {
 		c.end(wire.CloseTooManyWorkers, "too many processes of this agent")
 		return false
 	}
-	got := s.presence.connect(c, c.greeting(hello))
+	got := s.presence.connect(c, c.greeting(hello, store.SecretID(master)))
 	switch {
 	case got.err != nil:
 		if s.notices.due(id.ID{}, "connect", s.Now().UnixMicro()) {
@@ -105,14 +105,14 @@ func (c *conn) introduce(hello *wire.Hello, master []byte) error {
 	return err
 }
 
-// greeting is what the database keeps of a hello.
-func (c *conn) greeting(hello *wire.Hello) store.SlotConnect {
+// greeting is what the database keeps of a hello, and of the master secret that the agent's token is of.
+func (c *conn) greeting(hello *wire.Hello, secretID string) store.SlotConnect {
 	version := hello.AgentVersion
 	if version == "0.0.0" { // says nothing: the known one stays
 		version = ""
 	}
 	return store.SlotConnect{
-		Slot: c.slot, Session: c.session, At: store.TimeOf(c.server.Now()),
+		Slot: c.slot, Session: c.session, At: store.TimeOf(c.server.Now()), SecretID: secretID,
 		Role: hello.WorkerRole, Framework: hello.Framework, PID: hello.WorkerPID, Started: store.TimeAtOrNil(hello.WorkerStartedAt),
 		ProtocolVersion: hello.ProtocolVersion, AgentVersion: version, Engines: hello.Engines, Schedulers: hello.Schedulers,
 		Capabilities: hello.Capabilities, HostName: hello.HostName,

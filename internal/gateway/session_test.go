@@ -410,7 +410,7 @@ func TestLessonD11RevokeClosesAtOnce(t *testing.T) {
 func TestLessonD11RevokedElsewhere(t *testing.T) {
 	for _, change := range []string{`UPDATE agents SET revoked_at = created_at`, `UPDATE projects SET is_active = FALSE`} {
 		storetest.EachURL(t, func(t *testing.T, url string) {
-			b := start(t, url, gateway.Options{Limits: gateway.Limits{TouchEvery: 20 * time.Millisecond}})
+			b := start(t, url, gateway.Options{Limits: gateway.Limits{TouchEvery: 20 * time.Millisecond, RevokedEvery: time.Hour}})
 			p := b.dial(t, newHello("a"))
 			ws, _ := b.upgrade(t, b.token)
 			raw(t, url, change)

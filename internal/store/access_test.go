@@ -213,7 +213,7 @@ func TestLessonL14EveryNameThatIsTakenIsAConflict(t *testing.T) {
 				return err
 			}},
 			{"member", func() error { _, err := s.AddMembership(ctx, shop, ann.ID, "viewer", operator); return err }},
-			{"agent", func() error { _, err := s.MintAgent(ctx, shop, "web", id.Random().String(), operator); return err }},
+			{"agent", func() error { _, err := s.MintAgent(ctx, shop, "web", id.Random().String(), "", operator); return err }},
 		} {
 			if err := tt.do(); err != nil {
 				t.Errorf("%s, the first time: %v", tt.name, err)
@@ -230,7 +230,7 @@ func TestLessonL14EveryNameThatIsTakenIsAConflict(t *testing.T) {
 		if _, err := s.ChangeProject(ctx, "other", store.Sight{}, func(p *store.Project) error { p.Slug = "shop"; return nil }, operator); !errors.Is(err, store.ErrConflict) {
 			t.Errorf("a slug that is changed to a taken one: got %v, want ErrConflict", err)
 		}
-		if _, err := s.MintAgent(ctx, other, "web", id.Random().String(), operator); err != nil {
+		if _, err := s.MintAgent(ctx, other, "web", id.Random().String(), "", operator); err != nil {
 			t.Errorf("the same name in another project: %v", err)
 		}
 	})
@@ -256,7 +256,7 @@ func TestAgentVersions(t *testing.T) {
 			{"dev", "2", "unknown", false},
 			{"x.y.z", "2", "unknown", false},
 		} {
-			a, err := s.MintAgent(t.Context(), first.Project, tt.version, id.Random().String(), operator)
+			a, err := s.MintAgent(t.Context(), first.Project, tt.version, id.Random().String(), "", operator)
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -131,11 +131,12 @@ func (s *Store) Agents(ctx context.Context, project id.ID, p Page, now Time) (Sl
 	return list, nil
 }
 
-// MintAgent makes an agent whose token has the given hash; ErrConflict says that its name is taken.
-func (s *Store) MintAgent(ctx context.Context, project Project, name, tokenHash string, by By) (a Agent, err error) {
+// MintAgent makes an agent whose token has the given hash under the master secret of an id; ErrConflict says that its
+// name is taken.
+func (s *Store) MintAgent(ctx context.Context, project Project, name, tokenHash, secretID string, by By) (a Agent, err error) {
 	err = s.Update(ctx, func(tx *Tx) error {
-		err := tx.QueryRowContext(ctx, `INSERT INTO agents (id, project_id, name, token_hash, created_at) VALUES ($1, $2, $3, $4, $5) RETURNING `+agentColumns,
-			id.New(tx.now.Time), project.ID, name, tokenHash, tx.now).Scan(a.fields()...)
+		err := tx.QueryRowContext(ctx, `INSERT INTO agents (id, project_id, name, token_hash, secret_id, created_at) VALUES ($1, $2, $3, $4, $5, $6) RETURNING `+agentColumns,
+			id.New(tx.now.Time), project.ID, name, tokenHash, textOrNull(secretID), tx.now).Scan(a.fields()...)
 		if err != nil {
 			return wrap("mint agent", err)
 		}
@@ -146,15 +147,41 @@ func (s *Store) MintAgent(ctx context.Context, project Project, name, tokenHash 
 	return a, err
 }
 
-// RevokeAgent ends an agent's token and frees its name. Its row stays, because its events name it. ErrNotFound says that
+// AgentOf returns an agent that is not revoked by its id or its name, and its project; ErrNotFound says that there is
+// none. A project of the zero id is any, but then only an id names an agent.
+func (s *Store) AgentOf(ctx context.Context, project id.ID, named string) (a Agent, p Project, err error) {
+	var w where
+	w.and("revoked_at IS NULL")
+	if agent, e := id.Parse(named); e == nil {
+		w.and("id = ?", agent)
+	} else {
+		w.and("name = ?", named)
+		w.and("project_id = ?", project)
+	}
+	if !project.IsZero() {
+		w.and("project_id = ?", project)
+	}
+	err = s.read.QueryRowContext(ctx, `SELECT `+agentColumns+` FROM agents`+w.sql.String(), w.args...).Scan(a.fields()...)
+	if err != nil {
+		return a, p, wrap("agent", err)
+	}
+	err = s.read.QueryRowContext(ctx, `SELECT `+projectColumns+` FROM projects WHERE id = $1`, a.Project).Scan(p.fields()...)
+	return a, p, wrap("project of an agent", err)
+}
+
+const revokeAgent = `UPDATE agents SET revoked_at = $1 WHERE project_id = $2 AND id = $3 AND revoked_at IS NULL RETURNING name`
+
+// RevokeAgent ends an agent's token and frees its name, and tells every brain when that is committed. Its row stays, because its events name it. ErrNotFound says that
 // the project has no such agent, or that it is revoked already.
 func (s *Store) RevokeAgent(ctx context.Context, project Project, agent id.ID, by By) error {
 	return s.Update(ctx, func(tx *Tx) error {
 		var name string
-		err := tx.QueryRowContext(ctx, `UPDATE agents SET revoked_at = $1 WHERE project_id = $2 AND id = $3 AND revoked_at IS NULL RETURNING name`,
-			tx.now, project.ID, agent).Scan(&name)
+		err := tx.QueryRowContext(ctx, revokeAgent, tx.now, project.ID, agent).Scan(&name)
 		if err != nil {
 			return wrap("revoke agent", err)
+		}
+		if err := tx.announceRevoked(ctx, agent); err != nil {
+			return err
 		}
 		tx.Record(by.entry(audit.AgentRevoked, project.Audited(), audit.Target{ID: agent.String(), Label: name}, map[string]any{"name": name}))
 		return nil

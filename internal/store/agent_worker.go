@@ -52,6 +52,8 @@ type SlotConnect struct {
 	Session string // the connection's session id
 	At      Time   // of receipt
 
+	SecretID string // of the master secret that token and signatures are of; "" leaves what is known
+
 	Role, Framework string
 	PID             *int64
 	Started         *Time
@@ -177,7 +179,7 @@ const (
 	updateGreetedAgent = `
 		UPDATE agents SET protocol_version = $1, framework_adapter = $2, engine_adapters = $3, scheduler_adapters = $4, capabilities = $5,
 			host_name = coalesce($6, host_name), agent_version = coalesce($7, agent_version), last_connect_at = $8,
-			last_seen_at = CASE WHEN last_seen_at > $8 THEN last_seen_at ELSE $8 END
+			last_seen_at = CASE WHEN last_seen_at > $8 THEN last_seen_at ELSE $8 END, secret_id = coalesce($11, secret_id)
 		WHERE id = $9 AND project_id = $10 AND revoked_at IS NULL
 			AND EXISTS (SELECT 1 FROM projects WHERE projects.id = agents.project_id AND is_active)`
 	upsertSlot = `
@@ -192,7 +194,7 @@ const (
 
 func connectSlot(ctx context.Context, agent, slot *sql.Stmt, c *SlotConnect) (bool, error) {
 	res, err := agent.ExecContext(ctx, c.ProtocolVersion, cmp.Or(c.Framework, "unknown"), jsonList(c.Engines), jsonList(c.Schedulers),
-		jsonLists(c.Capabilities), textOrNull(c.HostName), textOrNull(c.AgentVersion), c.At, c.Agent, c.Project)
+		jsonLists(c.Capabilities), textOrNull(c.HostName), textOrNull(c.AgentVersion), c.At, c.Agent, c.Project, textOrNull(c.SecretID))
 	if err != nil {
 		return false, err
 	}

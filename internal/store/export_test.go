@@ -113,3 +113,8 @@ const APIKeyLookup = `SELECT token_hash, ` + apiKeyColumns + `, ` + userColumns 
 
 // SetTimeline makes a Postgres tell another timeline: an expression of SQL.
 func (s *Store) SetTimeline(sql string) { s.chain.timeline = sql }
+// What revoking an agent runs, and what brains ask for afterwards.
+const (
+	RevokeAgentText  = revokeAgent
+	RevokedSinceText = revokedSince
+)

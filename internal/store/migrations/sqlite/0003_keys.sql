@@ -24,3 +24,4 @@ CREATE INDEX api_keys_user ON api_keys (user_id);
 CREATE INDEX api_keys_project ON api_keys (project_id);
 
 ALTER TABLE agents ADD COLUMN secret_id text;       -- of the master secret of token and signatures; null: not seen since this column is here
+CREATE INDEX agents_revoked ON agents (revoked_at) WHERE revoked_at IS NOT NULL;
