@@ -37,7 +37,8 @@ func TestLessonB23EveryCommandHasHelpWithItsExitCodes(t *testing.T) {
 	_, list, _ := run(t, "--help")
 	commands := []string{
 		"serve", "health", "check", "status", "config show", "config validate", "migrate upgrade", "migrate current", "audit verify", "audit adopt-key",
-		"createsuperuser", "bootstrap-admin", "users create", "changepassword",
+		"createsuperuser", "bootstrap-admin", "doctor",
+		"api-keys create", "api-keys list", "api-keys revoke", "agents list", "agents mint", "agents revoke", "users create", "changepassword",
 	}
 	for _, command := range commands {
 		code, help, stderr := run(t, append(strings.Fields(command), "--help")...)

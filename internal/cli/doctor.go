@@ -24,7 +24,7 @@ type doctorCmd struct {
 func (doctorCmd) Help() string {
 	return `Runs check, and then says what is wrong or risky with this installation and what to do about it. Changes nothing.
 
-Exit codes: those of check; risks and advice alone end with 0.`
+Exit codes: 0 the checks are good, whatever risks and advice there are; otherwise those of check.`
 }
 
 // advice is one thing that doctor found.

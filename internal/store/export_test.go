@@ -87,7 +87,10 @@ func TaskCursor(task id.ID, back bool) string {
 }
 
 // PostgresConns is how many connections a brain has to Postgres at most.
-const PostgresConns = readConns + auditedConns + ingestConns
+const PostgresConns = readConns + auditedConns + ingestConns + listenConns
+
+// ListenConns is how many of them are of no pool.
+const ListenConns = listenConns
 
 // Pool is one of a store's sets of connections.
 type Pool struct {
@@ -113,6 +116,7 @@ const APIKeyLookup = `SELECT token_hash, ` + apiKeyColumns + `, ` + userColumns 
 
 // SetTimeline makes a Postgres tell another timeline: an expression of SQL.
 func (s *Store) SetTimeline(sql string) { s.chain.timeline = sql }
+
 // What revoking an agent runs, and what brains ask for afterwards.
 const (
 	RevokeAgentText  = revokeAgent

@@ -136,7 +136,8 @@ const (
 )
 
 const (
-	readConns    = 12 // reads of the API
+	readConns    = 11 // reads of the API
+	listenConns  = 1  // hears of revocations; of no pool
 	auditedConns = 8  // reads and ingest never wait behind the audit chain
 	ingestConns  = 4  // two writers, heartbeats, and a partition to be made
 	sqliteReads  = 8
