@@ -83,6 +83,10 @@ func Start(ctx context.Context, o Options) (_ *Brain, err error) {
 		return nil, err
 	}
 	b.onStop("store", time.Second, b.closeStore)
+	if err := b.Store.KeepAlive(ctx, b.holder); err != nil {
+		return nil, err
+	}
+	b.onStop("lease of the brain", time.Second, func(ctx context.Context) error { return b.Store.Leave(ctx, b.holder) })
 	b.audit = api.NewAuditHealth(b.Store, b.Log, b.Now)
 
 	passwords := Passwords(c)

@@ -20,6 +20,7 @@ func (b *Brain) jobs() []jobs.Job {
 		{Name: "partitions", Every: time.Hour, Run: func(ctx context.Context) error {
 			return b.Store.EnsurePartitions(ctx, b.Now(), partitionsAhead)
 		}},
+		{Name: "alive", Every: store.BrainTerm / 3, Local: true, Run: func(ctx context.Context) error { return b.Store.KeepAlive(ctx, b.holder) }},
 		// Nothing to do: while changes are refused it fails, which health, the log and z4j_background_task_error_active say.
 		{Name: "audit", Every: 15 * time.Second, Local: true, Run: b.audit.Try},
 	}
@@ -38,7 +39,7 @@ const maxQueueDepths = 10_000
 
 func (b *Brain) metricsOptions(taken func() *ingest.Stats) metrics.Options {
 	return metrics.Options{
-		Version: b.Version, Database: b.Store.Connections, State: b.projectStates,
+		Version: b.Version, Database: b.Store.Connections, State: b.projectStates, Snapshot: b.Store.OldestSnapshot,
 		Items: map[string]func() int{
 			"ingest_frames": func() int { return int(taken().QueuedFrames.Load()) },
 			"ingest_bytes":  func() int { return int(taken().QueuedBytes.Load()) },

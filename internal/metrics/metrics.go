@@ -32,6 +32,7 @@ type Options struct {
 	Version  string
 	Database func() (size, used int)                           // connections of the pool
 	State    func(ctx context.Context) ([]ProjectState, error) // gauges per project
+	Snapshot func() time.Duration                              // age of the oldest
 	Items    map[string]func() int                             // length of each bounded thing in memory, by subsystem
 }
 

@@ -17,6 +17,7 @@ var (
 	poolUsed      = prometheus.NewDesc("z4j_db_pool_checked_out", "Connections to the database that are in use.", nil, nil)
 	rss           = prometheus.NewDesc("z4j_brain_rss_bytes", "Resident memory of the brain.", nil, nil)
 	memoryItems   = prometheus.NewDesc("z4j_inmemory_state_items", "Entries of each bounded thing in memory.", []string{"subsystem"}, nil)
+	snapshotAge   = prometheus.NewDesc("z4j_snapshot_age_seconds", "For how long the oldest snapshot is held that this brain reads a backup from; 0: none.", nil, nil)
 	stateFailed   = prometheus.NewDesc("z4j_scrape_state_error", "1 when the database could not be asked for this scrape's gauges.", nil, nil)
 )
 
@@ -35,6 +36,9 @@ func (s *state) Collect(out chan<- prometheus.Metric) {
 		size, used := s.o.Database()
 		gauge(poolSize, float64(size))
 		gauge(poolUsed, float64(used))
+	}
+	if s.o.Snapshot != nil {
+		gauge(snapshotAge, s.o.Snapshot().Seconds())
 	}
 	for name, count := range s.o.Items {
 		gauge(memoryItems, float64(count()), name)

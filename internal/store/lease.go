@@ -9,10 +9,10 @@ import (
 // brainLease begins the name of the lease that each running brain holds, so that nothing is done to the database under it.
 const brainLease = "brain/"
 
-// brainTerm is how long a brain that died counts as running: three renewals that a busy machine may miss.
-const brainTerm = 30 * time.Second
+// BrainTerm is how long a brain that died counts as running: three renewals that a busy machine may miss.
+const BrainTerm = 30 * time.Second
 
-// KeepAlive says that the brain called holder runs, until brainTerm from now. A third of that is time enough to say it again.
+// KeepAlive says that the brain called holder runs, until BrainTerm from now. A third of that is time enough to say it again.
 func (s *Store) KeepAlive(ctx context.Context, holder string) error {
 	if s.pool == nil {
 		if err := s.live.hold(s.path + liveSuffix); err != nil {
@@ -20,7 +20,7 @@ func (s *Store) KeepAlive(ctx context.Context, holder string) error {
 		}
 	}
 	now := s.now()
-	_, err := s.Lease(ctx, brainLease+holder, holder, TimeOf(now), TimeOf(now.Add(brainTerm)))
+	_, err := s.Lease(ctx, brainLease+holder, holder, TimeOf(now), TimeOf(now.Add(BrainTerm)))
 	return err
 }
 
