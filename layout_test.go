@@ -39,7 +39,8 @@ var mayImport = map[string][]string{
 	"api":               {"store", "auth", "audit", "live", "metrics"},
 	"app":               {"web", "api", "gateway", "ingest", "store", "audit", "auth", "config", "jobs", "live", "metrics", "redact", "fold", "wire"},
 	"app/apptest":       {"app", "config", "wire", "store", "store/storetest"},
-	"cli":               {"app", "config", "store", "backup", "audit", "auth"},
+	"prune":             {"store", "audit", "target"},
+	"cli":               {"app", "config", "store", "backup", "audit", "auth", "prune", "target"},
 }
 
 // only names, for what comes from outside, the few packages that may touch it; "a/..." is a and all below it.

@@ -210,43 +210,53 @@ func (e *AuditExport) Rows() int64 {
 
 // Write writes the whole file, reading one page ahead of w. However slow w is, nothing of the database is held meanwhile.
 func (e *AuditExport) Write(ctx context.Context, w io.Writer, progress func(done, total int64)) error {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	pages := make(chan exportPage, 1) // a page is read while another is written
-	read := make(chan error, 1)
-	go func() {
-		read <- e.pages(ctx, pages)
-		close(pages)
-	}()
 	buf := e.format.AppendHeader(nil)
-	var failed error
-	for p := range pages {
+	err := e.each(ctx, func(p *exportPage) error {
 		for i := range p.rows {
-			if failed == nil {
-				buf = e.format.AppendRecord(buf, &p.rows[i], p.parts[p.rows[i].Seq])
+			buf = e.format.AppendRecord(buf, &p.rows[i], p.parts[p.rows[i].Seq])
+			if len(buf) < writeSize {
+				continue
 			}
-			if len(buf) >= writeSize {
-				_, failed = w.Write(buf)
-				buf = buf[:0]
+			if _, err := w.Write(buf); err != nil {
+				return err
 			}
+			buf = buf[:0]
 		}
-		if failed != nil {
-			cancel() // and take what is still in the way
-			continue
-		}
-		if progress != nil && len(p.rows) > 0 {
+		if progress != nil {
 			progress(p.rows[len(p.rows)-1].Seq-e.First+1, e.Rows())
 		}
-	}
-	err := <-read
-	if failed != nil {
-		return failed
-	}
+		return nil
+	})
 	if err != nil {
 		return fmt.Errorf("export the audit log: %w", err)
 	}
 	_, err = w.Write(e.format.AppendRecord(buf, &e.own, e.parts))
 	return err
+}
+
+// each gives the pages of the range to use, which has time: one page is read ahead.
+func (e *AuditExport) each(ctx context.Context, use func(*exportPage) error) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	pages := make(chan exportPage, 1)
+	read := make(chan error, 1)
+	go func() {
+		read <- e.pages(ctx, pages)
+		close(pages)
+	}()
+	var failed error
+	for p := range pages {
+		if failed != nil {
+			continue // what was on the way
+		}
+		if failed = use(&p); failed != nil {
+			cancel()
+		}
+	}
+	if err := <-read; failed == nil {
+		return err
+	}
+	return failed
 }
 
 const (
