@@ -66,6 +66,7 @@ const (
 	Erased            Action = "audit.erased"
 
 	SystemRestored Action = "system.restored"
+	SystemReleased Action = "system.restore_released"
 
 	BackupCompleted Action = "backup.completed"
 	BackupFailed    Action = "backup.failed"
@@ -130,7 +131,9 @@ var catalogue = map[Action]Kind{
 
 	SystemRestored: {Target: "system", Held: true, Line: true, Grave: true, Details: []string{
 		"backup_id", "generation", "previous", "fork", "head_seq", "head_row_hmac", "lost_seq", "lost_row_hmac", "lost_ts", "defused",
+		"snapshot_at", "migrated_from", "revoked_agents", "revoked_keys", "suspended_keys", "erased",
 	}},
+	SystemReleased: {Target: "system", Grave: true, Details: []string{"backup_id", "keys"}},
 
 	BackupCompleted: {Target: "backup", Held: true, Details: []string{"backup", "target", "file", "sha256", "bytes", "rows", "snapshot_at", "head_seq", "head_row_hmac", "generation", "encrypted", "verified", "started_at", "finished_at", "without"}},
 	BackupFailed:    {Target: "backup", Held: true, Details: []string{"backup", "target", "file", "started_at"}},

@@ -157,6 +157,11 @@ type NewGeneration struct {
 	Restored   map[string]any // details of system.restored; nil: nothing was restored by us
 	Defuse     bool           // make void what must not come back to life
 	Place      *Place         // where the database lives from now on; nil: where it did
+
+	// A restore's own steps of the same transaction.
+	before func(*Tx) error          // after the defusing; may add to Restored
+	extra  []audit.Entry            // behind the entry of the restore
+	also   func(*Tx, []int64) error // gets the numbers of extra
 }
 
 // StartGeneration begins a new history, which ends a hold. It returns its id.
@@ -173,11 +178,15 @@ func (s *Store) StartGeneration(ctx context.Context, n NewGeneration) (generatio
 	var void Defused
 	a := appending{key: s.chain.signer(), doubted: true, anew: true}
 	a.before = func(tx *Tx) error {
-		if !n.Defuse {
-			return nil
+		if n.Defuse {
+			if void, err = tx.defuse(ctx); err != nil {
+				return err
+			}
 		}
-		void, err = tx.defuse(ctx)
-		return err
+		if n.before != nil {
+			return n.before(tx)
+		}
+		return nil
 	}
 	a.entries = func(h head) []audit.Entry {
 		g.Fork = min(n.Fork, h.seq)
@@ -185,10 +194,22 @@ func (s *Store) StartGeneration(ctx context.Context, n NewGeneration) (generatio
 	}
 	a.also = func(tx *Tx, rows []sealed) error {
 		g.Started = rows[len(rows)-1].row.Seq
-		if err := tx.putGeneration(ctx, &g); err != nil || n.Place == nil {
+		if err := tx.putGeneration(ctx, &g); err != nil {
 			return err
 		}
-		return tx.putPlace(ctx, *n.Place)
+		if n.Place != nil {
+			if err := tx.putPlace(ctx, *n.Place); err != nil {
+				return err
+			}
+		}
+		if n.also == nil {
+			return nil
+		}
+		numbers := make([]int64, len(n.extra))
+		for i := range numbers {
+			numbers[i] = rows[len(rows)-1-len(n.extra)+i].row.Seq
+		}
+		return n.also(tx, numbers)
 	}
 	if err := s.beginIfWiped(ctx, &a); err != nil {
 		return "", err
@@ -244,6 +265,7 @@ func (n *NewGeneration) entries(h head, g *Generation, held *Hold, void Defused)
 		}
 		out = append(out, audit.New(audit.Facts{Action: audit.SystemRestored, Actor: actor, Details: details}))
 	}
+	out = append(out, n.extra...)
 	return append(out, audit.New(audit.Facts{Action: audit.GenerationStarted, Actor: actor, Details: map[string]any{
 		"generation": g.ID, "previous": g.Previous, "fork": g.Fork, "anchor_size": n.AnchorSize, "anchor_root": n.AnchorRoot, "cause": n.Cause, "reason": n.Reason,
 	}}))

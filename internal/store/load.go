@@ -109,6 +109,18 @@ func OpenLoader(ctx context.Context, o LoadOptions) (_ *Loader, err error) {
 	return l, nil
 }
 
+// CheckTarget refuses, as OpenLoader would, a database that can't be restored into, and changes nothing. bytes is how large
+// the rows are, 0 for unknown. note says what OpenLoader will do there first, if anything.
+func CheckTarget(ctx context.Context, url string, bytes int64) (note string, err error) {
+	path, ok := strings.CutPrefix(url, "sqlite:")
+	if !ok {
+		note, err = checkPostgresTarget(ctx, url)
+	} else if note, err = checkSQLiteTarget(path); err == nil {
+		err = roomFor(path, bytes+bytes/2) // and indexes
+	}
+	return note, wrap("look at the target", err)
+}
+
 func (l *Loader) tables() []*shape {
 	return slices.SortedFunc(maps.Values(l.shapes), func(a, b *shape) int { return strings.Compare(a.name, b.name) })
 }

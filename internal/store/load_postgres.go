@@ -135,28 +135,61 @@ func (t *postgresTarget) claim(ctx context.Context) error {
 	if _, err := t.lock.Exec(ctx, fmt.Sprintf(`SET lock_timeout = %d`, loadLockWait.Milliseconds())); err != nil {
 		return fmt.Errorf("lock the database: %w", err)
 	}
-	var tables, half, leases bool
-	err := t.lock.QueryRow(ctx, `SELECT count(*) > 0, count(*) FILTER (WHERE relname = $1) > 0, count(*) FILTER (WHERE relname = 'leases') > 0
-		FROM pg_class WHERE relnamespace = current_schema()::regnamespace AND relkind IN ('r', 'p', 'v', 'm', 'f', 'S')`, restoringTable).Scan(&tables, &half, &leases)
+	half, err := t.look(ctx)
 	if err != nil {
-		return fmt.Errorf("look into the database: %w", err)
+		return err
 	}
-	switch {
-	case half:
+	if half {
 		t.log.WarnContext(ctx, "clearing away what a restore left unfinished")
 		if err := t.clear(ctx); err != nil {
 			return err
 		}
-	case leases:
-		if err := t.refuseLive(ctx); err != nil {
-			return err
-		}
-		return fmt.Errorf("%w: a restore never writes over data: name another database with --into, or drop this one first", ErrNotEmpty)
-	case tables:
-		return fmt.Errorf("%w: schema has tables of something else; name another database with --into", ErrNotEmpty)
 	}
 	_, err = t.lock.Exec(ctx, `CREATE TABLE `+restoringTable+` (since timestamptz NOT NULL DEFAULT now())`)
 	return wrap("mark the database as being restored", err)
+}
+
+// look refuses a database that has something in it; half says that it is a restore that did not end.
+func (t *postgresTarget) look(ctx context.Context) (half bool, err error) {
+	var tables, leases bool
+	err = t.lock.QueryRow(ctx, `SELECT count(*) > 0, count(*) FILTER (WHERE relname = $1) > 0, count(*) FILTER (WHERE relname = 'leases') > 0
+		FROM pg_class WHERE relnamespace = current_schema()::regnamespace AND relkind IN ('r', 'p', 'v', 'm', 'f', 'S')`, restoringTable).Scan(&tables, &half, &leases)
+	switch {
+	case err != nil:
+		return false, fmt.Errorf("look into the database: %w", err)
+	case half:
+		return true, nil
+	case leases:
+		if err := t.refuseLive(ctx); err != nil {
+			return false, err
+		}
+		return false, fmt.Errorf("%w: a restore never writes over data: name another database with --into, or drop this one first", ErrNotEmpty)
+	case tables:
+		return false, fmt.Errorf("%w: it has tables of something else: name another database with --into", ErrNotEmpty)
+	}
+	return false, nil
+}
+
+// checkPostgresTarget is CheckTarget.
+func checkPostgresTarget(ctx context.Context, address string) (note string, err error) {
+	c, err := pgx.ParseConfig(address)
+	if err != nil {
+		return "", errors.New("the Postgres URL cannot be read") // as in openPostgresTarget.
+	}
+	t := &postgresTarget{}
+	t.lock, err = ownConn(ctx, c, "z4j-brain restore", loadLockWait)
+	if isNoDatabase(err) {
+		return "the database " + c.Database + " is not there and will be made", nil
+	}
+	if err != nil {
+		return "", err
+	}
+	defer func() { err = errors.Join(err, t.close()) }()
+	half, err := t.look(ctx)
+	if half {
+		note = "what a restore that did not end left there will be cleared away"
+	}
+	return note, err
 }
 
 func (t *postgresTarget) refuseLive(ctx context.Context) error {

@@ -37,23 +37,54 @@ const (
 var sqliteBeside = []string{"-wal", "-shm", "-journal"}
 
 func openSQLiteTarget(path string) (_ *sqliteTarget, err error) {
+	if _, err := checkSQLiteTarget(path); err != nil {
+		return nil, err
+	}
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return nil, err
 	}
 	t := &sqliteTarget{path: path, file: path + restoringSuffix, insert: map[string]*sqlite3.Stmt{}}
-	if err := refuseLiveFile(path); err != nil {
-		return nil, err
-	}
 	if t.lock, err = lockRestore(path + "-restore-lock"); err != nil {
 		return nil, err
 	}
-	if info, err := os.Stat(path); err == nil && info.Size() > 0 {
-		err := fmt.Errorf("%w: a restore never writes over data: move %s and the files beside it away first, or name another file with --into", ErrNotEmpty, path)
-		return nil, errors.Join(err, t.unlock())
-	} else if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, errors.Join(err, t.unlock())
-	}
 	return t, nil
+}
+
+// checkSQLiteTarget is CheckTarget.
+func checkSQLiteTarget(path string) (note string, err error) {
+	if err := refuseLiveFile(path); err != nil {
+		return "", err
+	}
+	info, err := os.Stat(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist), err == nil && info.Mode().IsRegular() && info.Size() == 0:
+	case err != nil:
+		return "", err
+	default:
+		return "", fmt.Errorf("%w: a restore never writes over data: move %s and the files beside it away first, or name another file with --into", ErrNotEmpty, path)
+	}
+	for _, suffix := range sqliteBeside {
+		if _, err := os.Lstat(path + suffix); err == nil {
+			note = path + suffix + " is of an earlier database: it will be moved aside"
+		}
+	}
+	return note, nil
+}
+
+// roomFor refuses a directory without room for so many bytes.
+func roomFor(path string, need int64) error {
+	dir := filepath.Dir(path)
+	for { // the directory may have to be made
+		free, err := freeBytes(dir)
+		if errors.Is(err, fs.ErrNotExist) && dir != filepath.Dir(dir) {
+			dir = filepath.Dir(dir)
+			continue
+		}
+		if err == nil && free < uint64(max(need, 0)) {
+			err = fmt.Errorf("no room: the database needs about %d MiB and %s has %d MiB", need>>20+1, dir, free>>20)
+		}
+		return err
+	}
 }
 
 // lockRestore makes and locks the file that says that a restore runs.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net"
 	"strconv"
+	"strings"
 
 	"github.com/z4j-go/z4j/internal/audit"
 )
@@ -26,7 +27,7 @@ func (s *Store) RecordedPlace(ctx context.Context) (p Place, err error) {
 // another stands beside it.
 func (s *Store) PresentPlace(ctx context.Context) (p Place, err error) {
 	if s.pool == nil {
-		return Place{Location: s.path}, nil
+		return Place{Location: strings.TrimSuffix(s.path, restoringSuffix)}, nil // a restore fills a file beside it
 	}
 	var timeline string
 	err = s.read.QueryRowContext(ctx, `SELECT `+s.chain.identity+` || '/' || (SELECT oid FROM pg_database WHERE datname = current_database()) || '/' || current_schema(), `+

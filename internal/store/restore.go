@@ -1,0 +1,288 @@
+package store
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/z4j-go/z4j/internal/audit"
+	"github.com/z4j-go/z4j/internal/id"
+)
+
+// ErrNotHeld says that no restore waits to be released.
+var ErrNotHeld = errors.New("no restore waits to be released")
+
+const (
+	restoreKey = "restore_held"
+	gapsKey    = "data_gaps"
+	maxGaps    = 100 // restores that are told of; the audit log has all
+)
+
+// DataGap is a time of which events may be missing: agents forget what was acknowledged, and what was acknowledged after
+// a backup is not in it.
+type DataGap struct {
+	From   Time   `json:"from"` // the moment of the backup
+	Until  Time   `json:"until"`
+	Backup string `json:"backup_id"`
+}
+
+// RestoreHeld says what waits for `restore release`.
+type RestoreHeld struct {
+	Since  Time   `json:"since"`
+	Backup string `json:"backup_id"`
+
+	Outgoing bool `json:"outgoing"`       // schedules' fires and notifications
+	Keys     bool `json:"keys_suspended"` // API keys
+}
+
+// Restoration is what the last transaction of a restore does.
+type Restoration struct {
+	Backup       string // id of the archive
+	SnapshotAt   Time
+	MigratedFrom int64     // the archive's schema, if it was an older one; 0
+	HeadSeq      int64     // of the archive
+	HeadHMAC     string    // of the archive
+	Lost         audit.Row // the newest entry known that the archive lacks: number, HMAC and time; zero: none
+	AnchorSize   int64
+	AnchorRoot   string
+	By           By
+
+	Agents      []id.ID   // revoked after the backup
+	Keys        []id.ID   // API keys revoked after the backup
+	Erasures    []Erasure // made after the backup
+	SuspendKeys bool      // since nobody can tell which were revoked
+	Place       Place
+}
+
+// Erasure is an audit.erased that a restored database lacks: the parts that it took, in order.
+type Erasure struct {
+	Reason string
+	Parts  []audit.ErasedPart
+}
+
+// EndRestore makes void what must not come back to life, does again what was revoked and erased after the backup, notes
+// the gap, and begins a new history at a new place, in one transaction, of which last is a part.
+func (s *Store) EndRestore(ctx context.Context, r Restoration, last func(*Tx) error) (generation string, err error) {
+	details := map[string]any{
+		"backup_id": r.Backup, "head_seq": r.HeadSeq, "head_row_hmac": r.HeadHMAC, "snapshot_at": r.SnapshotAt.Time,
+		"suspended_keys": r.SuspendKeys, "reason": "restored from a backup",
+	}
+	if r.MigratedFrom > 0 {
+		details["migrated_from"] = r.MigratedFrom
+	}
+	if r.Lost.Seq > 0 {
+		details["lost_seq"], details["lost_row_hmac"], details["lost_ts"] = r.Lost.Seq, r.Lost.RowHMAC, TimeAt(r.Lost.TS).Time
+	}
+	erasures, err := s.standing(ctx, r.Erasures)
+	if err != nil {
+		return "", fmt.Errorf("end restore: %w", err)
+	}
+	details["erased"] = len(erasures)
+	n := NewGeneration{
+		Cause: "restored", Reason: "backup " + r.Backup, Actor: r.By.Actor, Fork: r.HeadSeq, AnchorSize: r.AnchorSize, AnchorRoot: r.AnchorRoot,
+		Restored: details, Defuse: true, Place: &r.Place,
+	}
+	n.before = func(tx *Tx) error { return tx.revokeAgain(ctx, &r, details) }
+	for i := range erasures {
+		n.extra = append(n.extra, erasures[i].entry(r.By))
+	}
+	n.also = func(tx *Tx, numbers []int64) error {
+		for i := range erasures {
+			if err := tx.eraseAgain(ctx, erasures[i].Parts, numbers[i]); err != nil {
+				return err
+			}
+		}
+		if err := tx.noteRestore(ctx, &r); err != nil {
+			return err
+		}
+		return last(tx)
+	}
+	if generation, err = s.StartGeneration(ctx, n); err != nil {
+		return "", fmt.Errorf("end restore: %w", err)
+	}
+	return generation, nil
+}
+
+// revokeAgain revokes what was revoked after the backup, and puts what it did into details.
+func (tx *Tx) revokeAgain(ctx context.Context, r *Restoration, details map[string]any) error {
+	for _, part := range []struct {
+		detail, text string
+		ids          []id.ID
+	}{
+		{"revoked_agents", `UPDATE agents SET revoked_at = $1 WHERE id = $2 AND revoked_at IS NULL`, r.Agents},
+		{"revoked_keys", `UPDATE api_keys SET revoked_at = $1, revoked_reason = 'revoked after the backup that was restored', updated_at = $1
+			WHERE id = $2 AND revoked_at IS NULL`, r.Keys},
+	} {
+		done := []string{}
+		for _, one := range part.ids {
+			res, err := tx.ExecContext(ctx, part.text, tx.now, one)
+			if err != nil {
+				return wrap("revoke again", err)
+			}
+			n, err := res.RowsAffected()
+			if err != nil {
+				return wrap("revoke again", err)
+			}
+			if n > 0 {
+				done = append(done, one.String())
+			}
+		}
+		details[part.detail] = done
+	}
+	if !r.SuspendKeys {
+		return nil
+	}
+	_, err := tx.ExecContext(ctx, `UPDATE api_keys SET suspended_at = $1 WHERE suspended_at IS NULL AND revoked_at IS NULL`, tx.now)
+	return wrap("suspend API keys", err)
+}
+
+// standing are those of erasures that have something to erase here.
+func (s *Store) standing(ctx context.Context, erasures []Erasure) ([]Erasure, error) {
+	var out []Erasure
+	for _, e := range erasures {
+		var parts []audit.ErasedPart
+		for _, p := range e.Parts {
+			var n int
+			err := s.write.QueryRowContext(ctx, `SELECT count(*) FROM audit_personal WHERE seq = $1 AND role = $2 AND erased_by IS NULL`, p.Seq, p.Role).Scan(&n)
+			if err != nil {
+				return nil, wrap("look for what was erased", err)
+			}
+			if n > 0 {
+				parts = append(parts, p)
+			}
+		}
+		slices.SortFunc(parts, func(a, b audit.ErasedPart) int {
+			if a.Seq != b.Seq {
+				return int(min(max(a.Seq-b.Seq, -1), 1))
+			}
+			return strings.Compare(a.Role, b.Role)
+		})
+		if len(parts) > 0 {
+			out = append(out, Erasure{e.Reason, parts})
+		}
+	}
+	return out, nil
+}
+
+func (e *Erasure) entry(by By) audit.Entry {
+	sum := sha256.New()
+	for _, p := range e.Parts {
+		sum.Write([]byte(audit.ErasureLine(p.Seq, p.Role)))
+	}
+	return by.entry(audit.Erased, audit.Project{}, audit.Target{}, map[string]any{
+		"count": len(e.Parts), "sha256": hex.EncodeToString(sum.Sum(nil)), "reason": e.Reason,
+	})
+}
+
+func (tx *Tx) eraseAgain(ctx context.Context, parts []audit.ErasedPart, entry int64) error {
+	for _, p := range parts {
+		_, err := tx.ExecContext(ctx, `UPDATE audit_personal SET subject = NULL, salt = NULL, json = NULL, erased_by = $1 WHERE seq = $2 AND role = $3`, entry, p.Seq, p.Role)
+		if err != nil {
+			return wrap("erase again", err)
+		}
+	}
+	return nil
+}
+
+func (tx *Tx) noteRestore(ctx context.Context, r *Restoration) error {
+	gaps, err := gapsOf(ctx, tx.metaText(gapsKey))
+	if err != nil {
+		return err
+	}
+	gaps = append(gaps, DataGap{From: r.SnapshotAt, Until: tx.now, Backup: r.Backup})
+	if err := tx.putMeta(ctx, gapsKey, gaps[max(0, len(gaps)-maxGaps):]); err != nil {
+		return err
+	}
+	return tx.putMeta(ctx, restoreKey, RestoreHeld{Since: tx.now, Backup: r.Backup, Outgoing: true, Keys: r.SuspendKeys})
+}
+
+// metaText reads a value inside the transaction.
+func (tx *Tx) metaText(key string) func(ctx context.Context) (string, error) {
+	return func(ctx context.Context) (value string, err error) {
+		err = tx.QueryRowContext(ctx, `SELECT value FROM meta WHERE key = $1`, key).Scan(&value)
+		return value, wrap("meta "+key, err)
+	}
+}
+
+func (tx *Tx) putMeta(ctx context.Context, key string, v any) error {
+	text, err := json.Marshal(v)
+	if err != nil {
+		return fmt.Errorf("put meta %s: %w", key, err)
+	}
+	_, err = tx.ExecContext(ctx, `INSERT INTO meta (key, value, updated_at) VALUES ($1, $2, $3)
+		ON CONFLICT (key) DO UPDATE SET value = excluded.value, updated_at = excluded.updated_at`, key, string(text), tx.now)
+	return wrap("put meta "+key, err)
+}
+
+func gapsOf(ctx context.Context, read func(context.Context) (string, error)) ([]DataGap, error) {
+	gaps := []DataGap{}
+	text, err := noneIsZero(read(ctx))
+	if err != nil || text == "" {
+		return gaps, err
+	}
+	if err := json.Unmarshal([]byte(text), &gaps); err != nil {
+		return nil, fmt.Errorf("read data gaps: %w", err)
+	}
+	return gaps, nil
+}
+
+// DataGaps lists the times of which events may be missing, since a backup was restored.
+func (s *Store) DataGaps(ctx context.Context) ([]DataGap, error) {
+	return gapsOf(ctx, func(ctx context.Context) (string, error) { return s.Meta(ctx, gapsKey) })
+}
+
+// RestoreHeld returns what waits for ReleaseRestore, or ErrNotHeld.
+func (s *Store) RestoreHeld(ctx context.Context) (h RestoreHeld, err error) {
+	text, err := s.Meta(ctx, restoreKey)
+	if errors.Is(err, ErrNotFound) {
+		return h, ErrNotHeld
+	}
+	if err == nil {
+		err = json.Unmarshal([]byte(text), &h)
+	}
+	return h, wrap("read what a restore holds", err)
+}
+
+// ReleaseRestore lets go what a restore held: fires and notifications, and with keys the API keys that it suspended. It
+// returns how many these were.
+func (s *Store) ReleaseRestore(ctx context.Context, keys bool, by By) (released int64, err error) {
+	err = s.Update(ctx, func(tx *Tx) error {
+		text, err := tx.metaText(restoreKey)(ctx)
+		if errors.Is(err, ErrNotFound) {
+			return ErrNotHeld
+		}
+		var h RestoreHeld
+		if err == nil {
+			err = json.Unmarshal([]byte(text), &h)
+		}
+		if err != nil {
+			return wrap("read what a restore holds", err)
+		}
+		if h.Outgoing = false; keys {
+			h.Keys = false
+			res, err := tx.ExecContext(ctx, `UPDATE api_keys SET suspended_at = NULL WHERE suspended_at IS NOT NULL`)
+			if err != nil {
+				return wrap("release API keys", err)
+			}
+			if released, err = res.RowsAffected(); err != nil {
+				return wrap("release API keys", err)
+			}
+		}
+		if h.Keys {
+			err = tx.putMeta(ctx, restoreKey, h)
+		} else if _, err = tx.ExecContext(ctx, `DELETE FROM meta WHERE key = $1`, restoreKey); err != nil {
+			err = wrap("release the restore", err)
+		}
+		if err != nil {
+			return err
+		}
+		tx.Record(by.entry(audit.SystemReleased, audit.Project{}, audit.Target{}, map[string]any{"backup_id": h.Backup, "keys": released}))
+		return nil
+	})
+	return released, err
+}
