@@ -63,7 +63,7 @@ backup() { show "$brain" backup --to "$1" 2>&1 || fail "no backup"; }
 
 # M2: secrets live in the environment or in a 0600 file, never in the database; none is minted over an existing database.
 M2() {
-	show stat -c '%a %n' "$Z4J_HOME/secret.env"
+	show stat -c "%a %n" "$Z4J_HOME/secret.env"
 	[ "$(stat -c %a "$Z4J_HOME/secret.env")" = 600 ] || fail "secret.env is not 0600"
 	for name in Z4J_SECRET Z4J_SESSION_SECRET Z4J_AUDIT_SECRET; do
 		value=$(secret $name)
@@ -110,7 +110,7 @@ M5() {
 	show "$brain" agents revoke --project default shop
 	until_ok 5 "the worker's connection is closed" sh -c "! curl -fsS -b $work/jar $api/projects/default/agents | grep -q '\"state\":\"online\"'"
 	stop_worker
-	"$brain" agents mint --project default shop-2 --json >"$work/keys"
+	"$brain" agents mint --project default --name shop --json >"$work/keys"
 	json '"minted " + d["agent"]["name"]' <"$work/keys"
 	start_worker
 	id=$(get /projects/default/agents | json '[a["id"] for a in d if a["name"] == "lost"][0]')
@@ -165,7 +165,7 @@ PY
 
 # M8: the curl line.
 M8() {
-	TOKEN=$("$brain" api-keys create --user "$email" --name auditor --scope audit:read --json | json 'd["key"]')
+	TOKEN=$("$brain" api-keys create --user "$email" --name auditor --scope audit:read)
 	absent "the API key" "$TOKEN"
 	(
 		cd "$work"

@@ -146,6 +146,9 @@ var commonDetails = []string{ownerDetail, "reason", "status", "method", "path", 
 // ownerDetail is the id of the account that owns the API key that acted.
 const ownerDetail = "owner_id"
 
+// userDetail is the id of the account that an entry is about, where its target is another thing.
+const userDetail = "user_id"
+
 // Kind returns what the catalogue says of a.
 func (a Action) Kind() (Kind, bool) {
 	k, ok := catalogue[a]

@@ -347,10 +347,14 @@ func (c *Checker) digest(p *Personal) []byte {
 // own reports whether a part is kept as that of the person whom the entry names, as Entry.subject does.
 func (s *persons) own(p *Personal) bool {
 	if p.Role == RoleActor {
-		if string(s.actorKind) != string(User) {
+		switch ActorKind(s.actorKind) {
+		case User:
+			return p.Subject == Some(string(s.actorID))
+		case APIKey:
+			return p.Subject == s.owner()
+		default:
 			return !p.Subject.Set
 		}
-		return p.Subject == Some(string(s.actorID))
 	}
 	if s.targetID != nil && p.Subject.Set && p.Subject.S == string(s.targetID) {
 		return true
@@ -362,6 +366,17 @@ func (s *persons) own(p *Personal) bool {
 		return true
 	}
 	return s.targetID == nil && p.Subject == Some(addressed(p.JSON.S))
+}
+
+// owner is the account that the API key which acted belongs to.
+func (s *persons) owner() Text {
+	var d struct {
+		Owner string `json:"owner_id"` // ownerDetail
+	}
+	if s.details == nil || json.Unmarshal(s.details, &d) != nil || d.Owner == "" {
+		return Text{}
+	}
+	return Some(d.Owner)
 }
 
 func (c *Checked) fault(class Class, why string) {

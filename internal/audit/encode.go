@@ -34,9 +34,13 @@ func encodeDetails(m map[string]any) (string, error) {
 		return string(b), nil
 	}
 	sum := sha256.Sum256(b)
-	b, err = appendObject(nil, map[string]any{
-		"excerpt": final(string(b[:maxExcerpt]), maxExcerpt), "sha256": hex.EncodeToString(sum[:]), "size": len(b),
-	}, 0)
+	short := map[string]any{"excerpt": final(string(b[:maxExcerpt]), maxExcerpt), "sha256": hex.EncodeToString(sum[:]), "size": len(b)}
+	for _, name := range []string{ownerDetail, userDetail} { // whose personal parts these are stays to be told
+		if who, ok := m[name].(string); ok {
+			short[name] = final(who, maxID)
+		}
+	}
+	b, err = appendObject(nil, short, 0)
 	return string(b), err
 }
 

@@ -180,7 +180,7 @@ func (e *Entry) setParts(f Facts, kind Kind, personal map[string]any) {
 func (e *Entry) subject(f Facts) (string, error) {
 	subject := final(f.Target.Subject, maxLabel)
 	switch {
-	case subject != "" && subject != e.targetID && fmt.Sprint(f.Details["user_id"]) != subject:
+	case subject != "" && subject != e.targetID && fmt.Sprint(f.Details[userDetail]) != subject:
 		return "", fmt.Errorf("audit: the subject of %s is neither its target nor its detail user_id", f.Action)
 	case subject != "":
 		return subject, nil

@@ -647,3 +647,41 @@ func TestBoundariesAreChecked(t *testing.T) {
 		t.Error("another entry: taken as a boundary")
 	}
 }
+
+// TestPartsOfAnAPIKeysOwner: what an API key did has its owner's personal data, which an erasure of the owner finds.
+func TestPartsOfAnAPIKeysOwner(t *testing.T) {
+	f := login(1)
+	f.Action, f.Target = audit.ProjectCreated, audit.Target{ID: user(7), Label: "Shop"}
+	f.Actor.Kind, f.Actor.ID, f.Actor.Owner = audit.APIKey, user(8), user(9)
+	for _, tt := range []struct {
+		name    string
+		details map[string]any
+	}{
+		{"short details", map[string]any{"slug": "shop"}},
+		{"details of which only an excerpt is kept", map[string]any{"slug": strings.Repeat("shop ", 10_000)}},
+	} {
+		c := newChain(t, secretA)
+		f.Details = tt.details
+		c.add(t, f)
+		seq := c.rows[len(c.rows)-1].Seq
+		if got := c.parts[seq][0].Subject; got != audit.Some(user(9)) {
+			t.Errorf("%s: the part is %v's, want the owner's", tt.name, got)
+		}
+		stored := func(parts map[int64][]audit.Personal) audit.Report { // a file does not say whose its parts are
+			v := audit.NewVerifier(c.keys())
+			checker := v.Checker()
+			for i := range c.rows {
+				raw := rawColumns(&c.rows[i])
+				checked := checker.Columns(&raw, parts[c.rows[i].Seq])
+				v.Take(&checked)
+			}
+			return v.Finish(int64(len(c.rows)))
+		}
+		expect(t, tt.name, stored(c.parts), audit.ExitProved, 0, "")
+		_, parts := c.clone()
+		for _, other := range []audit.Text{{}, audit.Some(user(8)), audit.Some(user(1))} {
+			parts[seq][0].Subject = other
+			expect(t, tt.name+", kept as another's", stored(parts), audit.ExitTampered, seq, audit.PersonalEdited)
+		}
+	}
+}
