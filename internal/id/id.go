@@ -25,10 +25,17 @@ func New(t time.Time) ID {
 
 // At is New for a time in µs since the epoch.
 func At(micros int64) ID {
-	var u ID
-	if _, err := rand.Read(u[6:]); err != nil {
+	var random [10]byte
+	if _, err := rand.Read(random[:]); err != nil {
 		panic(err) // crypto/rand never fails on the systems we run on
 	}
+	return With(micros, random)
+}
+
+// With is At with the random bits of a caller that wants the same id again.
+func With(micros int64, random [10]byte) ID {
+	var u ID
+	copy(u[6:], random[:])
 	micros = max(micros, 0)
 	ms, rest := uint64(micros/1000), uint64(micros%1000)
 	binary.BigEndian.PutUint64(u[:8], ms<<16|0x7000|rest<<2|uint64(u[7]&3))
