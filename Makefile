@@ -15,13 +15,16 @@ CACHE := $(shell sh scripts/cache-dir.sh)
 export Z4J_TEST_CACHE = $(CACHE)
 
 .DEFAULT_GOAL := help
-.PHONY: help build run test test-postgres lint bench conformance nightly fuzz image first-light docs-check venvs clean
+.PHONY: help build loadgen run test test-postgres lint bench conformance nightly fuzz image first-light docs-check venvs clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 build: ## build the static bin/z4j-brain
 	CGO_ENABLED=0 $(GO) build -trimpath -tags timetzdata -ldflags '-s -w -X github.com/z4j-go/z4j/internal/cli.version=$(VERSION)' -o bin/z4j-brain ./cmd/z4j-brain
+
+loadgen: ## build bin/z4j-loadgen, which measures a brain
+	CGO_ENABLED=0 $(GO) build -trimpath -tags timetzdata -ldflags '-s -w' -o bin/z4j-loadgen ./cmd/z4j-loadgen
 
 run: build ## build and start the brain on SQLite; prints the set-up URL
 	bin/z4j-brain serve

@@ -2,22 +2,22 @@ package load
 
 import "github.com/z4j-go/z4j/internal/store"
 
-// Process is an agent's process in a made-up history.
-type Process struct {
+// Reporter is an agent's process in a made-up history.
+type Reporter struct {
 	Engine, WorkerID string
 	Started          int64
 }
 
 // Parts makes up a whole history: its events, part by part, and the processes of its agents.
-func Parts(h History) ([][]store.EventRow, map[[16]byte]Process, error) {
+func Parts(h History) ([][]store.EventRow, map[[16]byte]Reporter, error) {
 	p, err := newPast(h)
 	if err != nil {
 		return nil, nil, err
 	}
-	processes := map[[16]byte]Process{}
+	processes := map[[16]byte]Reporter{}
 	for _, r := range p.reporters {
 		worker, started := p.process(r)
-		processes[r.agent] = Process{r.engine.name, worker, started}
+		processes[r.agent] = Reporter{r.engine.name, worker, started}
 	}
 	var parts [][]store.EventRow
 	for i := range p.parts() {
