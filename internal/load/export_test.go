@@ -30,3 +30,17 @@ func Parts(h History) ([][]store.EventRow, map[[16]byte]Reporter, error) {
 
 // PartTasks is how many tasks a part has.
 const PartTasks = partTasks
+
+// Make makes up the first parts of a history.
+func Make(h History, parts int) error {
+	p, err := newPast(h)
+	if err != nil {
+		return err
+	}
+	m := newMaker(p)
+	var w store.IngestWrites
+	for i := range parts {
+		m.part(i, &w)
+	}
+	return nil
+}

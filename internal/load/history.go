@@ -1,6 +1,7 @@
 package load
 
 import (
+	"bytes"
 	"cmp"
 	"encoding/binary"
 	"fmt"
@@ -241,9 +242,18 @@ func (m *maker) part(part int, w *store.IngestWrites) {
 		m.task(w, ids[i*36:(i+1)*36], p.at(share))
 	}
 	m.sums(w)
-	slices.SortFunc(w.Events, func(x, y store.EventRow) int {
-		return cmp.Or(slices.Compare(x.Project[:], y.Project[:]), cmp.Compare(x.Occurred, y.Occurred), slices.Compare(x.ID[:], y.ID[:]))
-	})
+	slices.SortFunc(w.Events, byTime)
+}
+
+// byTime is the order in which ingest writes events.
+func byTime(x, y store.EventRow) int {
+	if c := bytes.Compare(x.Project[:], y.Project[:]); c != 0 {
+		return c
+	}
+	if x.Occurred != y.Occurred {
+		return cmp.Compare(x.Occurred, y.Occurred)
+	}
+	return bytes.Compare(x.ID[:], y.ID[:])
 }
 
 // task makes up one task and everything that ingest would have made of its events.

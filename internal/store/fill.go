@@ -80,6 +80,8 @@ type rollupKey struct {
 
 type rollupSum struct{ count, sum int64 }
 
+func (s rollupSum) plus(d *RollupDelta) rollupSum { return rollupSum{s.count + d.Count, s.sum + d.Sum} }
+
 type lifeKey struct {
 	project      id.ID
 	engine, name string
@@ -181,8 +183,7 @@ func (f *filler) written(part int, w *IngestWrites) []RollupDelta {
 	for i := range w.Rollups {
 		d := &w.Rollups[i]
 		k := rollupKey{d.Project, d.Minute, d.Measure, d.Name, d.Queue}
-		sum := f.minutes[k]
-		f.minutes[k] = rollupSum{sum.count + d.Count, sum.sum + d.Sum}
+		f.minutes[k] = f.minutes[k].plus(d)
 	}
 	for i := range w.Workers {
 		t := &w.Workers[i]
@@ -236,15 +237,18 @@ func (f *filler) settled(oldest int) []RollupDelta {
 	return out
 }
 
-// addHours adds settled minutes to their hours.
+// addHours adds settled minutes to their hours, as byHour does.
 func (f *filler) addHours(minutes []RollupDelta) {
-	hours := byHour(minutes)
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	for _, h := range hours {
-		k := rollupKey{h.Project, h.Minute, h.Measure, h.Name, h.Queue}
-		sum := f.hours[k]
-		f.hours[k] = rollupSum{sum.count + h.Count, sum.sum + h.Sum}
+	for i := range minutes {
+		d := &minutes[i]
+		k := rollupKey{d.Project, d.Minute - d.Minute%hourMicros, d.Measure, d.Name, d.Queue}
+		f.hours[k] = f.hours[k].plus(d)
+		if countsTasks(d.Measure) {
+			k.bucket = allTime
+			f.hours[k] = f.hours[k].plus(d)
+		}
 	}
 }
 

@@ -1,8 +1,10 @@
 package store
 
 import (
+	"bytes"
 	"cmp"
 	"slices"
+	"strings"
 
 	"github.com/z4j-go/z4j/internal/fold"
 )
@@ -97,6 +99,17 @@ func countsTasks(measure int16) bool {
 
 // Compare orders differences as the table's key does: project, bucket, measure, name, queue.
 func (d RollupDelta) Compare(b RollupDelta) int {
-	return cmp.Or(slices.Compare(d.Project[:], b.Project[:]), cmp.Compare(d.Minute, b.Minute), cmp.Compare(d.Measure, b.Measure),
-		cmp.Compare(d.Name, b.Name), cmp.Compare(d.Queue, b.Queue))
+	if c := bytes.Compare(d.Project[:], b.Project[:]); c != 0 {
+		return c
+	}
+	if d.Minute != b.Minute {
+		return cmp.Compare(d.Minute, b.Minute)
+	}
+	if d.Measure != b.Measure {
+		return cmp.Compare(d.Measure, b.Measure)
+	}
+	if c := strings.Compare(d.Name, b.Name); c != 0 {
+		return c
+	}
+	return strings.Compare(d.Queue, b.Queue)
 }
