@@ -160,8 +160,9 @@ func (a *agent) connect(ctx context.Context) (*link, error) {
 	ctx, cancel := context.WithTimeout(ctx, dialWithin)
 	defer cancel()
 	began := a.run.now()
-	ws, res, err := websocket.Dial(ctx, strings.Replace(a.run.client.base, "http", "ws", 1)+"/ws/agent",
-		&websocket.DialOptions{HTTPHeader: http.Header{"Authorization": {"Bearer " + a.cred.Token}}})
+	url := strings.Replace(a.run.client.base, "http", "ws", 1) + "/ws/agent"
+	o := &websocket.DialOptions{HTTPHeader: http.Header{"Authorization": {"Bearer " + a.cred.Token}}}
+	ws, res, err := websocket.Dial(ctx, url, o) //nolint:bodyclose // the library does
 	switch {
 	case err != nil && res != nil && res.StatusCode != http.StatusSwitchingProtocols:
 		return nil, &refused{res.StatusCode}

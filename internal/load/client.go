@@ -63,8 +63,7 @@ type refusal struct {
 func (r *refusal) Error() string { return fmt.Sprintf("status %d: %s", r.status, r.message) }
 
 func statusOf(err error) int {
-	var r *refusal
-	if errors.As(err, &r) {
+	if r, ok := errors.AsType[*refusal](err); ok {
 		return r.status
 	}
 	return 0
@@ -75,12 +74,12 @@ func (c *client) login(ctx context.Context) error {
 	if c.account.APIKey != "" {
 		return nil
 	}
-	res, err := c.send(ctx, http.MethodPost, "/api/v1/auth/login", map[string]any{"email": c.account.Email, "password": c.account.Password}, nil)
+	cookies, err := c.send(ctx, http.MethodPost, "/api/v1/auth/login", map[string]any{"email": c.account.Email, "password": c.account.Password}, nil)
 	if err != nil {
 		return fmt.Errorf("log in at %s as %s: %w", c.base, c.account.Email, err)
 	}
 	// They go to this one brain only, so what a browser would keep from plain HTTP need not be kept from it.
-	c.cookies = res.Cookies()
+	c.cookies = cookies
 	for _, k := range c.cookies {
 		if strings.HasSuffix(k.Name, "z4j_csrf") {
 			c.csrf = k.Value
@@ -89,8 +88,8 @@ func (c *client) login(ctx context.Context) error {
 	return nil
 }
 
-// send asks and reads the answer into into, unless that is nil.
-func (c *client) send(ctx context.Context, method, path string, body, into any) (*http.Response, error) {
+// send asks and reads the answer into into, unless that is nil. It returns the cookies that come with it.
+func (c *client) send(ctx context.Context, method, path string, body, into any) (cookies []*http.Cookie, err error) {
 	var r io.Reader
 	if body != nil {
 		text, err := json.Marshal(body)
@@ -132,12 +131,12 @@ func (c *client) send(ctx context.Context, method, path string, body, into any) 
 		return nil, &refusal{res.StatusCode, said.Message}
 	}
 	if into == nil {
-		return res, nil
+		return res.Cookies(), nil
 	}
 	if err := json.Unmarshal(answer, into); err != nil {
 		return nil, fmt.Errorf("read the answer: %w", err)
 	}
-	return res, nil
+	return res.Cookies(), nil
 }
 
 // project makes a project unless it is there.

@@ -195,7 +195,7 @@ func save(name string, list []Credential) (err error) {
 	defer func() { err = errors.Join(err, f.Close()) }()
 	e := json.NewEncoder(f)
 	e.SetIndent("", "  ")
-	return e.Encode(list)
+	return e.Encode(list) //nolint:gosec // the file is for the secrets
 }
 
 // print writes the summary for people or for programs.
@@ -265,7 +265,7 @@ Exit codes: 0 done, 1 could not do it, 2 wrong arguments.`
 // Run fills.
 func (c *fillCmd) Run(p *Process) error {
 	if !strings.HasPrefix(c.Database, "sqlite:") && !strings.HasPrefix(c.Database, "postgres://") && !strings.HasPrefix(c.Database, "postgresql://") {
-		return &failure{exitUsage, errors.New("DATABASE_URL must begin with postgres:// or sqlite:")}
+		return &failure{exitUsage, errors.New("DATABASE_URL must be postgres://… or sqlite:FILE")}
 	}
 	if c.Until.IsZero() {
 		c.Until = p.Now()

@@ -25,15 +25,6 @@ func slotOf(us int64) int {
 	return shift*32 + int(us>>shift)
 }
 
-// merge adds what o counted.
-func (h *histogram) merge(o *histogram) {
-	for i := range o.slots {
-		h.slots[i] += o.slots[i]
-	}
-	h.n += o.n
-	h.most = max(h.most, o.most)
-}
-
 // quantile returns the upper end of the slot that holds the q-quantile, 0 for none.
 func (h *histogram) quantile(q float64) int64 {
 	if h.n == 0 {

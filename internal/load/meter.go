@@ -17,7 +17,6 @@ type meter struct {
 	now, most                  int // connections
 	acks, visibles, connects   histogram
 	errors                     map[string]int64
-	invisible                  int64
 }
 
 // maxReasons bounds the texts of errors.
@@ -140,12 +139,11 @@ type sample struct {
 
 // sampler chooses tasks and asks for them until the list shows them.
 type sampler struct {
-	run    *runner
-	every  time.Duration // 0: none
-	queue  chan sample
-	mu     sync.Mutex
-	next   time.Time
-	asking sync.WaitGroup
+	run   *runner
+	every time.Duration // 0: none
+	queue chan sample
+	mu    sync.Mutex
+	next  time.Time
 }
 
 const (

@@ -76,9 +76,6 @@ func (t *teller) around(median int64) int64 {
 	return min(max(int64(d), 200), 20*median)
 }
 
-// longest bounds what a task takes from its first event to its last, in µs: fill counts on it.
-const longest = 3600 * 1_000_000
-
 // agentLag is what lies between an event and its receipt at the least where no worker is named, in µs.
 const agentLag = 1_500
 
