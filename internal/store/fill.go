@@ -48,12 +48,6 @@ type Filled struct {
 	Rollups  int64 `json:"rollup_rows"`
 }
 
-// ErrNotEmpty says that a database has tasks already.
-var ErrNotEmpty = errors.New("the database has tasks")
-
-// ErrInUse says that a brain works with a database.
-var ErrInUse = errors.New("a brain works with this database")
-
 // filler is a Fill under way.
 type filler struct {
 	*FillOptions
@@ -138,7 +132,7 @@ func (f *filler) begin(ctx context.Context) error {
 		return err
 	}
 	if f.empty = !some; some && !f.Add {
-		return ErrNotEmpty
+		return fmt.Errorf("%w: it has tasks", ErrNotEmpty)
 	}
 	return s.transact(ctx, func(tx *Tx) error {
 		for _, p := range f.Projects {
