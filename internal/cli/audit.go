@@ -21,6 +21,7 @@ import (
 
 type auditCmd struct {
 	Verify   auditVerifyCmd   `cmd:"" help:"Prove the audit log: read every row and say what is wrong."`
+	Export   auditExportCmd   `cmd:"" help:"Write the audit log as a file that can be proved without z4j; with --delete archive and delete the oldest entries."`
 	AdoptKey auditAdoptKeyCmd `cmd:"" name:"adopt-key" help:"Let the configured audit secret in although the old one is lost."`
 }
 
