@@ -1,6 +1,7 @@
 package api_test
 
 import (
+	"maps"
 	"net/http"
 	"strings"
 	"testing"
@@ -321,11 +322,19 @@ func TestTheCookieIsBoundToTheSession(t *testing.T) {
 			want int
 		}{{"the brain that gave it", b, 200}, {"one that knows the secret as a previous one", rotated, 200}, {"one with another secret", replaced, 401}} {
 			c := tt.b.client()
-			c.cookies = ann.cookies
+			c.cookies = maps.Clone(ann.cookies)
 			if got := c.get("/auth/me").status; got != tt.want {
 				t.Errorf("%s: got %d, want %d", tt.name, got, tt.want)
 			}
 		}
+		kept := rotated.client()
+		kept.cookies = maps.Clone(ann.cookies)
+		kept.get("/auth/me").must(t, "a cookie of the previous secret", 200)
+		if c := kept.cookies["__Host-z4j_session"]; c.Value == ann.cookies["__Host-z4j_session"].Value || !c.HttpOnly || !c.Secure || c.MaxAge != 7*24*3600 {
+			t.Errorf("its answer: got %v, want a cookie under the current secret", c)
+		}
+		kept.b = replaced
+		kept.get("/auth/me").must(t, "that cookie once the previous secret is gone", 200)
 		forged := b.client()
 		forged.cookies["x"] = &http.Cookie{Name: "__Host-z4j_session", Value: strings.Repeat("A", 86)}
 		forged.get("/auth/me").must(t, "a forged cookie", 401)

@@ -165,6 +165,9 @@ func (s *Server) authenticate(q *request, r *http.Request) error {
 			continue
 		}
 		q.session, q.user = &row, &account
+		if s.Sessions.Seal(session, user) != c.Value { // an earlier secret signed it, which may go soon
+			s.writeCookies(r.Context(), s.Sessions.Seal(session, user), row.CSRF, int(row.ExpiresAt.Sub(now.Time)/time.Second))
+		}
 		s.touch(r.Context(), &row, now)
 		return nil
 	}

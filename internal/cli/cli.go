@@ -64,6 +64,7 @@ type grammar struct {
 	Users           usersCmd           `cmd:"" help:"Accounts."`
 	APIKeys         apiKeysCmd         `cmd:"" name:"api-keys" help:"API keys."`
 	Agents          agentsCmd          `cmd:"" help:"Agents."`
+	Secrets         secretsCmd         `cmd:"" help:"Secrets."`
 	ChangePassword  changePasswordCmd  `cmd:"" name:"changepassword" help:"Give an account a new password."`
 	Version         versionCmd         `cmd:"" help:"Print the version."`
 }

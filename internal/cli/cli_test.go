@@ -38,7 +38,8 @@ func TestLessonB23EveryCommandHasHelpWithItsExitCodes(t *testing.T) {
 	commands := []string{
 		"serve", "health", "check", "status", "config show", "config validate", "migrate upgrade", "migrate current", "audit verify", "audit adopt-key",
 		"createsuperuser", "bootstrap-admin", "doctor",
-		"api-keys create", "api-keys list", "api-keys revoke", "agents list", "agents mint", "agents revoke", "users create", "changepassword",
+		"api-keys create", "api-keys list", "api-keys revoke", "agents list", "agents mint", "agents revoke",
+		"secrets rotate", "users create", "changepassword",
 	}
 	for _, command := range commands {
 		code, help, stderr := run(t, append(strings.Fields(command), "--help")...)

@@ -128,6 +128,10 @@ func adviseSettings(cfg *config.Config) []advice {
 	}
 	l.add(cfg.Observe.MetricsPublic, levelRisk, "metrics-public", "everybody who reaches the brain may read /metrics: names of projects and queues, and how much work there is",
 		"Take Z4J_METRICS_PUBLIC away and give your Prometheus Z4J_METRICS_AUTH_TOKEN.")
+	l.add(len(cfg.Secrets.PreviousMaster) > 0, levelAdvice, "secret-not-finished", "Z4J_PREVIOUS_SECRETS holds earlier values of Z4J_SECRET: a rotation was begun and not finished",
+		"`z4j-brain secrets rotate master --finish` tells who still needs them.")
+	l.add(len(cfg.Secrets.PreviousSession) > 0, levelAdvice, "session-secret-not-finished", "cookies of earlier values of Z4J_SESSION_SECRET are accepted: a rotation was begun and not finished",
+		"`z4j-brain secrets rotate session --finish`")
 	path := filepath.Join(cfg.General.Home, "secret.env")
 	info, err := os.Stat(path)
 	switch {
