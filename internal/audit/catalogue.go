@@ -45,6 +45,10 @@ const (
 	APIKeyChanged Action = "api_key.changed"
 	APIKeyRevoked Action = "api_key.revoked"
 
+	RetentionHeld     Action = "retention.held"
+	RetentionReleased Action = "retention.released"
+	RetentionSwept    Action = "retention.swept"
+
 	AgentMinted     Action = "agent.token.minted"
 	AgentRevoked    Action = "agent.token.revoked"
 	AgentAuthFailed Action = "agent.auth.bearer_failed"
@@ -108,6 +112,10 @@ var catalogue = map[Action]Kind{
 	APIKeyCreated: {Target: "api_key", Details: []string{"name", "prefix", "user_id", "scopes", "allowed_cidrs", "expires_at", "via"}},
 	APIKeyChanged: {Target: "api_key", Details: []string{"name", "prefix", "user_id", "changes", "via"}},
 	APIKeyRevoked: {Target: "api_key", Held: true, Line: true, Details: []string{"name", "prefix", "user_id", "via"}},
+
+	RetentionHeld:     {Target: "retention"},
+	RetentionReleased: {Target: "retention", Grave: true, Details: []string{"held_since", "held_reason"}},
+	RetentionSwept:    {Target: "retention", Grave: true, Details: []string{"tables", "projects", "partitions", "estimated", "cutoffs", "via"}},
 
 	AgentMinted:     {Target: "agent", Details: []string{"name"}},
 	AgentRevoked:    {Target: "agent", Held: true, Line: true, Details: []string{"name", "connections"}},

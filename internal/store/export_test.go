@@ -122,3 +122,11 @@ const (
 	RevokeAgentText  = revokeAgent
 	RevokedSinceText = revokedSince
 )
+
+// PolicyTables are the tables that have a policy, in its order, with the way in which their rows go.
+func PolicyTables() (names, kinds []string) {
+	for _, p := range policies() {
+		names, kinds = append(names, p.table), append(kinds, string(p.kind))
+	}
+	return names, kinds
+}

@@ -166,6 +166,10 @@ func (s *Store) ingestPostgres(ctx context.Context, fn func(*IngestTx) error) (e
 			_, e := conn.Exec(ctx, `ROLLBACK`)
 			err = errors.Join(err, e)
 		}
+		if partitionGone(err) {
+			s.partitions.Clear()
+			err = fmt.Errorf("%w: %w", ErrConflict, err)
+		}
 		return wrap("ingest", err)
 	}
 	return nil

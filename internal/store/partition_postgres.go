@@ -52,7 +52,12 @@ func (s *Store) ensurePartition(ctx context.Context, t time.Time) error {
 		return err
 	})
 	var pg *pgconn.PgError
-	if errors.As(err, &pg) && pg.Code == "42P07" { // another brain made it
+	switch {
+	case !errors.As(err, &pg):
+	case pg.Code == "42P07": // another brain made it
+		err = nil
+	case pg.Code == "23514": // somebody made a default partition, and it has events of the day: it takes the others, too
+		s.log.WarnContext(ctx, "events have a default partition, which stands in the way of a day's own", "partition", name)
 		err = nil
 	}
 	if err != nil {

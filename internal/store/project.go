@@ -20,16 +20,23 @@ type Project struct {
 	IsActive              bool     `json:"is_active"`
 	DefaultSchedulerOwner string   `json:"default_scheduler_owner"`
 	AllowedSchedulers     []string `json:"allowed_schedulers" nullable:"true"` // null: any
+	TaskRetentionDays     *int64   `json:"task_retention_days" doc:"how long its tasks are kept; null: as the installation says"`
+	FailedRetentionDays   *int64   `json:"failed_retention_days" doc:"of failed, rejected and lost tasks, where longer"`
+	EventRetentionDays    *int64   `json:"event_retention_days" doc:"of events, where shorter"`
+	HoldSince             *Time    `json:"hold_since" doc:"of a legal hold: nothing of the project is deleted while it stands"`
+	HoldReason            *string  `json:"hold_reason"`
 	CreatedAt             Time     `json:"created_at"`
 	UpdatedAt             Time     `json:"updated_at"`
 }
 
-const projectColumns = `projects.id, slug, name, description, environment, projects.timezone, projects.is_active, default_scheduler_owner, allowed_schedulers, projects.created_at, projects.updated_at`
+const projectColumns = `projects.id, slug, name, description, environment, projects.timezone, projects.is_active, default_scheduler_owner, allowed_schedulers, ` +
+	`task_retention_days, failed_retention_days, event_retention_days, hold_since, hold_reason, projects.created_at, projects.updated_at`
 
 func (p *Project) fields() []any {
 	return []any{
 		&p.ID, &p.Slug, &p.Name, &p.Description, &p.Environment, &p.Timezone, &p.IsActive, &p.DefaultSchedulerOwner,
 		parsedJSON{&p.AllowedSchedulers},
+		&p.TaskRetentionDays, &p.FailedRetentionDays, &p.EventRetentionDays, &p.HoldSince, &p.HoldReason,
 		&p.CreatedAt, &p.UpdatedAt,
 	}
 }
@@ -111,9 +118,11 @@ func (s *Store) CreateProject(ctx context.Context, p Project, by By) (out Projec
 func (tx *Tx) createProject(ctx context.Context, p Project) (Project, error) {
 	var out Project
 	err := tx.QueryRowContext(ctx, `
-		INSERT INTO projects (id, slug, name, description, environment, timezone, default_scheduler_owner, allowed_schedulers, created_at, updated_at)
-		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $9) RETURNING `+projectColumns,
-		id.New(tx.now.Time), p.Slug, p.Name, p.Description, p.Environment, p.Timezone, p.DefaultSchedulerOwner, listOrNull(p.AllowedSchedulers), tx.now).
+		INSERT INTO projects (id, slug, name, description, environment, timezone, default_scheduler_owner, allowed_schedulers,
+			task_retention_days, failed_retention_days, event_retention_days, created_at, updated_at)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $12) RETURNING `+projectColumns,
+		id.New(tx.now.Time), p.Slug, p.Name, p.Description, p.Environment, p.Timezone, p.DefaultSchedulerOwner, listOrNull(p.AllowedSchedulers),
+		p.TaskRetentionDays, p.FailedRetentionDays, p.EventRetentionDays, tx.now).
 		Scan(out.fields()...)
 	return out, wrap("create project", err)
 }
@@ -134,9 +143,11 @@ func (s *Store) ChangeProject(ctx context.Context, slug string, who Sight, chang
 		if err := change(&p); err != nil {
 			return err
 		}
-		err := tx.QueryRowContext(ctx, `UPDATE projects SET slug = $1, name = $2, description = $3, environment = $4, timezone = $5,
-			default_scheduler_owner = $6, allowed_schedulers = $7, updated_at = $8 WHERE id = $9 RETURNING `+projectColumns,
-			p.Slug, p.Name, p.Description, p.Environment, p.Timezone, p.DefaultSchedulerOwner, listOrNull(p.AllowedSchedulers), tx.now, p.ID).
+		err = tx.QueryRowContext(ctx, `UPDATE projects SET slug = $1, name = $2, description = $3, environment = $4, timezone = $5,
+			default_scheduler_owner = $6, allowed_schedulers = $7, task_retention_days = $8, failed_retention_days = $9,
+			event_retention_days = $10, updated_at = $11 WHERE id = $12 RETURNING `+projectColumns,
+			p.Slug, p.Name, p.Description, p.Environment, p.Timezone, p.DefaultSchedulerOwner, listOrNull(p.AllowedSchedulers),
+			p.TaskRetentionDays, p.FailedRetentionDays, p.EventRetentionDays, tx.now, p.ID).
 			Scan(out.fields()...)
 		if err != nil {
 			return wrap("change project", err)
@@ -162,6 +173,9 @@ func projectChanges(was, is *Project) map[string]any {
 		{"timezone", was.Timezone, is.Timezone},
 		{"default_scheduler_owner", was.DefaultSchedulerOwner, is.DefaultSchedulerOwner},
 		{"allowed_schedulers", listOrNil(was.AllowedSchedulers), listOrNil(is.AllowedSchedulers)},
+		{"task_retention_days", daysOrNil(was.TaskRetentionDays), daysOrNil(is.TaskRetentionDays)},
+		{"failed_retention_days", daysOrNil(was.FailedRetentionDays), daysOrNil(is.FailedRetentionDays)},
+		{"event_retention_days", daysOrNil(was.EventRetentionDays), daysOrNil(is.EventRetentionDays)},
 	} {
 		if !reflect.DeepEqual(f.from, f.to) {
 			changes[f.name] = map[string]any{"old": f.from, "new": f.to}
@@ -175,6 +189,13 @@ func textOrNil(text *string) any {
 		return nil
 	}
 	return *text
+}
+
+func daysOrNil(days *int64) any {
+	if days == nil {
+		return nil
+	}
+	return *days
 }
 
 // listOrNil tells "any" from "none" in an entry.
