@@ -45,6 +45,9 @@ type newProject struct {
 		Timezone              string   `json:"timezone,omitempty" maxLength:"64" default:"UTC" doc:"IANA name"`
 		DefaultSchedulerOwner string   `json:"default_scheduler_owner,omitempty" maxLength:"40" default:"z4j-scheduler"`
 		AllowedSchedulers     []string `json:"allowed_schedulers,omitempty" maxItems:"32" nullable:"true" doc:"null: any"`
+		TaskRetentionDays     dayCount `json:"task_retention_days,omitzero" doc:"null: as the installation says"`
+		FailedRetentionDays   dayCount `json:"failed_retention_days,omitzero" doc:"of failed, rejected and lost tasks, where longer"`
+		EventRetentionDays    dayCount `json:"event_retention_days,omitzero" doc:"of events, where shorter"`
 	}
 }
 
@@ -53,6 +56,7 @@ func (s *Server) createProject(ctx context.Context, in *newProject) (*reply[stor
 	p := store.Project{
 		Slug: b.Slug, Name: clean(b.Name), Description: trimmed(b.Description), Environment: b.Environment, Timezone: b.Timezone,
 		DefaultSchedulerOwner: b.DefaultSchedulerOwner, AllowedSchedulers: b.AllowedSchedulers,
+		TaskRetentionDays: b.TaskRetentionDays.days, FailedRetentionDays: b.FailedRetentionDays.days, EventRetentionDays: b.EventRetentionDays.days,
 	}
 	requestOf(ctx).target.Label = p.Slug
 	if err := checkProject(&p); err != nil {
@@ -80,6 +84,9 @@ type projectChange struct {
 		Timezone              *string    `json:"timezone,omitempty" maxLength:"64" nullable:"true"`
 		DefaultSchedulerOwner *string    `json:"default_scheduler_owner,omitempty" maxLength:"40" nullable:"true"`
 		AllowedSchedulers     schedulers `json:"allowed_schedulers,omitzero" doc:"null removes the limit; absent leaves it"`
+		TaskRetentionDays     dayCount   `json:"task_retention_days,omitzero" doc:"null: as the installation says; absent leaves it"`
+		FailedRetentionDays   dayCount   `json:"failed_retention_days,omitzero" doc:"of failed, rejected and lost tasks, where longer"`
+		EventRetentionDays    dayCount   `json:"event_retention_days,omitzero" doc:"of events, where shorter"`
 	}
 }
 
@@ -125,6 +132,9 @@ func (s *Server) changeProject(ctx context.Context, in *projectChange) (*reply[s
 		if b.AllowedSchedulers.set {
 			p.AllowedSchedulers = b.AllowedSchedulers.list
 		}
+		b.TaskRetentionDays.put(&p.TaskRetentionDays)
+		b.FailedRetentionDays.put(&p.FailedRetentionDays)
+		b.EventRetentionDays.put(&p.EventRetentionDays)
 		return checkProject(p)
 	}, byCaller(ctx))
 	if errors.Is(err, store.ErrNotFound) {

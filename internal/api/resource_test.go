@@ -51,8 +51,8 @@ func TestShapes(t *testing.T) {
 			{"/auth/me", "{", user + " timezone created_at memberships"},
 			{"/auth/sessions", "[", "id issued_at last_seen_at ip_at_issue user_agent_at_issue is_current"},
 			{"/users", "[", user + " is_active timezone last_login_at created_at updated_at"},
-			{"/projects", "[", "id slug name description environment timezone is_active default_scheduler_owner allowed_schedulers created_at updated_at"},
-			{"/projects/default", "{", "id slug name description environment timezone is_active default_scheduler_owner allowed_schedulers created_at updated_at"},
+			{"/projects", "[", "id slug name description environment timezone is_active default_scheduler_owner allowed_schedulers task_retention_days failed_retention_days event_retention_days hold_since hold_reason created_at updated_at"},
+			{"/projects/default", "{", "id slug name description environment timezone is_active default_scheduler_owner allowed_schedulers task_retention_days failed_retention_days event_retention_days hold_since hold_reason created_at updated_at"},
 			{"/projects/default/memberships", "[", "id user_id project_id user_email user_display_name role created_at"},
 			{"/projects/default/agents", "[", "id project_id name state protocol_version framework_adapter engine_adapters scheduler_adapters capabilities last_seen_at last_connect_at created_at is_outdated host_name agent_version version_status"},
 		} {
@@ -94,6 +94,10 @@ func TestProjects(t *testing.T) {
 			{"an owner who is not allowed", object{"default_scheduler_owner": "celery-beat"}, 409, "owner_not_allowed"},
 			{"a slug that is taken", object{"slug": "default"}, 409, "slug_taken"},
 			{"a retired field", object{"retention_days": 7}, 200, `"slug":"shop"`},
+			{"days", object{"task_retention_days": 30, "event_retention_days": 7}, 200, `"task_retention_days":30,"failed_retention_days":null,"event_retention_days":7`},
+			{"absent days stay and null takes away", object{"event_retention_days": nil}, 200, `"task_retention_days":30,"failed_retention_days":null,"event_retention_days":null`},
+			{"no days", object{"task_retention_days": 0}, 422, "task_retention_days"},
+			{"days beyond ten years", object{"task_retention_days": 3651}, 422, "task_retention_days"},
 			{"a typo", object{"timezon": "UTC"}, 422, "timezon"},
 			{"a new slug", object{"slug": "store"}, 200, `"slug":"store"`},
 		} {

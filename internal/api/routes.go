@@ -119,6 +119,12 @@ func (s *Server) table() []route {
 		{get, "/projects/{slug}", "get-project", "One project", inProject(auth.ReadProject), key(auth.ScopeProjectsRead), none, unlimited, call(s.showProject)},
 		{patch, "/projects/{slug}", "update-project", "Change a project", global(auth.ChangeProjects), key(auth.ScopeProjectsWrite), audit.ProjectChanged, unlimited, call(s.changeProject)},
 
+		{post, "/projects/{slug}/retention-hold", "hold-project", "Let nothing of a project be deleted", global(auth.HoldRetention), noKeys(), audit.RetentionHeld, unlimited, call(s.holdProject)},
+		{del, "/projects/{slug}/retention-hold", "release-project", "End the legal hold of a project", global(auth.HoldRetention), noKeys(), audit.RetentionReleased, unlimited, call(s.releaseProject)},
+		{get, "/retention", "get-retention", "Legal hold of the whole installation, and the last sweep", global(auth.HoldRetention), key(auth.ScopeProjectsRead), none, unlimited, call(s.showRetention)},
+		{post, "/retention/hold", "hold-installation", "Let nothing be deleted", global(auth.HoldRetention), noKeys(), audit.RetentionHeld, unlimited, call(s.holdInstallation)},
+		{del, "/retention/hold", "release-installation", "End the legal hold of the whole installation", global(auth.HoldRetention), noKeys(), audit.RetentionReleased, unlimited, call(s.releaseInstallation)},
+
 		{get, "/projects/{slug}/memberships", "list-memberships", "Members of a project", inProject(auth.ReadMembers), key(auth.ScopeMembersRead), none, unlimited, call(s.listMemberships)},
 		{post, "/projects/{slug}/memberships", "add-membership", "Make an account a member", inProject(auth.ManageMembers), key(auth.ScopeMembersWrite), audit.MembershipGranted, unlimited, create(s.addMembership)},
 

@@ -22,16 +22,18 @@ import (
 
 // bodies are requests that pass the check of fields, by operation. A route that takes a body gets a line here.
 var bodies = map[string]object{
-	"complete-setup":  {"token": "no-such-token", "email": "x@example.com", "password": password},
-	"login":           {"email": "nobody@example.com", "password": "wrong"},
-	"change-password": {"current_password": "wrong", "new_password": password},
-	"create-user":     {"email": "root@example.com", "password": password},
-	"create-project":  {"slug": "default", "name": "taken"},
-	"update-project":  {"slug": "other"},
-	"add-membership":  {"user_id": "00000000-0000-4000-8000-000000000000", "role": "viewer"},
-	"mint-agent":      {"name": "taken"},
-	"create-api-key":  {"name": "no scope of that name", "scopes": []string{"none:such"}},
-	"change-api-key":  {"name": "other"},
+	"complete-setup":    {"token": "no-such-token", "email": "x@example.com", "password": password},
+	"login":             {"email": "nobody@example.com", "password": "wrong"},
+	"change-password":   {"current_password": "wrong", "new_password": password},
+	"create-user":       {"email": "root@example.com", "password": password},
+	"create-project":    {"slug": "default", "name": "taken"},
+	"update-project":    {"slug": "other"},
+	"add-membership":    {"user_id": "00000000-0000-4000-8000-000000000000", "role": "viewer"},
+	"mint-agent":        {"name": "taken"},
+	"create-api-key":    {"name": "no scope of that name", "scopes": []string{"none:such"}},
+	"change-api-key":    {"name": "other"},
+	"hold-project":      {"reason": " "},
+	"hold-installation": {"reason": " "},
 }
 
 var parameter = regexp.MustCompile(`\{[a-z_]+\}`)
@@ -252,6 +254,8 @@ func TestLessonA25EveryChangeLeavesItsEntry(t *testing.T) {
 		root.post("/projects/default/memberships", object{"user_id": users[0], "role": "viewer"}).must(t, "member", 201)
 		root.post("/projects", object{"slug": "shop", "name": "Shop"}).must(t, "project", 201)
 		root.patch("/projects/shop", object{"name": "The shop"}).must(t, "change project", 200)
+		root.post("/projects/shop/retention-hold", object{"reason": "case 7"}).must(t, "hold", 200)
+		root.del("/projects/shop/retention-hold").must(t, "release", 200)
 		minted := root.post("/projects/shop/agents", object{"name": "web"}).must(t, "mint", 201)
 		agent, _ := minted.body["agent"].(object)
 		root.del("/projects/shop/agents/"+agent["id"].(string)).must(t, "revoke", 204)
@@ -273,6 +277,7 @@ func TestLessonA25EveryChangeLeavesItsEntry(t *testing.T) {
 		root.post("/auth/logout", nil).must(t, "logout", 204)
 		want := []string{
 			"setup.completed allow anonymous", "user.created allow user", "membership.granted allow user", "project.created allow user", "project.changed allow user",
+			"retention.held allow user", "retention.released allow user",
 			"agent.token.minted allow user", "agent.token.revoked allow user", "api_key.created allow user", "api_key.changed allow user", "api_key.revoked allow user", "auth.password_changed allow user", "auth.login allow user",
 			"auth.session_revoked allow user", "auth.login allow user", "auth.session_revoked allow user", "auth.logout allow user",
 		}
@@ -377,6 +382,7 @@ var matrix = map[string]string{
 	"logout": "svaomg", "me": "svaomg", "change-password": "svaomg", "list-sessions": "svaomg", "revoke-other-sessions": "svaomg", "revoke-session": "svaomg",
 	"list-users": "g", "create-user": "g", "create-project": "g", "update-project": "g",
 	"list-scopes": "svaomg", "list-api-keys": "svaomg", "create-api-key": "svaomg", "change-api-key": "svaomg", "revoke-api-key": "svaomg",
+	"hold-project": "g", "release-project": "g", "get-retention": "g", "hold-installation": "g", "release-installation": "g",
 	"list-projects": "svaomg", "get-home": "svaomg", "list-recent-failures": "svaomg", "get-system": "svaomg",
 	"get-project": "vaomg", "list-agents": "vaomg", "list-agent-workers": "vaomg", "list-tasks": "vaomg", "get-task": "vaomg", "list-attempts": "vaomg",
 	"list-events": "vaomg", "list-refused-events": "vaomg", "list-workers": "vaomg", "get-worker": "vaomg", "list-queues": "vaomg", "get-stats": "vaomg",

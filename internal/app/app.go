@@ -44,10 +44,13 @@ type Brain struct {
 	url    string
 	holder string
 	audit  *api.AuditHealth
+	counts *metrics.Metrics
 	stops  []stop
 	failed chan error
 	once   sync.Once
 	stopAt error
+
+	horizons horizons
 }
 
 // stop is what undoes one step of Start, and how long it may take.
@@ -89,6 +92,10 @@ func Start(ctx context.Context, o Options) (_ *Brain, err error) {
 	b.onStop("lease of the brain", time.Second, func(ctx context.Context) error { return b.Store.Leave(ctx, b.holder) })
 	b.audit = api.NewAuditHealth(b.Store, b.Log, b.Now)
 
+	if err := b.startHorizons(ctx); err != nil {
+		return nil, err
+	}
+
 	passwords := Passwords(c)
 	if err := b.firstAccount(ctx, passwords); err != nil {
 		return nil, err
@@ -99,8 +106,9 @@ func Start(ctx context.Context, o Options) (_ *Brain, err error) {
 
 	var taken *ingest.Writer
 	counts := metrics.New(b.metricsOptions(func() *ingest.Stats { return &taken.Stats }))
+	b.counts = counts
 	taken = ingest.New(b.Store, ingest.Options{
-		Log: b.Log, Now: b.Now, Metrics: counts, Horizon: time.Duration(c.Retention.TaskDays) * 24 * time.Hour,
+		Log: b.Log, Now: b.Now, Metrics: counts, Horizons: b.horizons.of,
 	})
 
 	runner := jobs.New(jobs.Options{Log: b.Log, Leases: leases{b.Store}, Holder: b.holder, Now: b.Now, Failed: counts.JobFailed})

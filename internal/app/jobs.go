@@ -17,8 +17,10 @@ const partitionsAhead = 7
 // jobs is everything periodic.
 func (b *Brain) jobs() []jobs.Job {
 	return []jobs.Job{
-		{Name: "partitions", Every: time.Hour, Run: func(ctx context.Context) error {
-			return b.Store.EnsurePartitions(ctx, b.Now(), partitionsAhead)
+		{Name: "partitions", Every: time.Hour, Run: b.partitions},
+		{Name: "retention", Every: 5 * time.Minute, Run: b.sweep}, // looks whether it is time; a sweep that had to wait is tried again
+		{Name: "horizons", Every: 30 * time.Second, Local: true, Run: func(ctx context.Context) error {
+			return b.horizons.read(ctx, b.Store, Keep(b.Config))
 		}},
 		{Name: "alive", Every: store.BrainTerm / 3, Local: true, Run: func(ctx context.Context) error { return b.Store.KeepAlive(ctx, b.holder) }},
 		// Nothing to do: while changes are refused it fails, which health, the log and z4j_background_task_error_active say.

@@ -24,7 +24,6 @@ import (
 // knobless are the settings whose effect no test here sees, with the reason.
 func knobless() map[string]string {
 	return map[string]string{
-		"EVENT_RETENTION_DAYS":    "the sweep that reads it comes with a later version; docs/configuration.md says so",
 		"WS_IDLE_TIMEOUT_SECONDS": "its smallest value is 15 s; the gateway's own tests see a shorter one",
 		"REQUIRE_DB_SSL":          "decides in config.Load, whose tests see it",
 		"ALLOW_HTTP_PUBLIC_URL":   "decides in config.Load, whose tests see it",
@@ -131,7 +130,7 @@ const (
 // knobs is a check for each setting.
 func knobs() map[string]func(*testing.T) {
 	all := map[string]func(*testing.T){}
-	for _, part := range []map[string]func(*testing.T){generalKnobs(), networkKnobs(), databaseKnobs(), secretKnobs(), accountKnobs(), agentKnobs(), observeKnobs()} {
+	for _, part := range []map[string]func(*testing.T){generalKnobs(), networkKnobs(), databaseKnobs(), secretKnobs(), accountKnobs(), agentKnobs(), retentionKnobs(), observeKnobs()} {
 		for name, check := range part {
 			all[name] = check
 		}
@@ -431,6 +430,21 @@ func agentKnobs() map[string]func(*testing.T) {
 				want(t, "tasks of two days ago with "+days+" days", len(page.Items), tasks)
 			}
 		},
+	}
+}
+
+func retentionKnobs() map[string]func(*testing.T) {
+	knob := func(days int, at, setting, tasks string, events int) func(*testing.T) {
+		return func(t *testing.T) {
+			url := storetest.SQLite(t)
+			sweptTo(t, aged(t, url)(days, at, setting), url, tasks, events)
+		}
+	}
+	return map[string]func(*testing.T){
+		"EVENT_RETENTION_DAYS":           knob(9, "12:00", "Z4J_EVENT_RETENTION_DAYS=7", "bad fine open", 0),
+		"FAILED_TASK_RETENTION_DAYS":     knob(91, "12:00", "Z4J_FAILED_TASK_RETENTION_DAYS=92", "bad open", 0),
+		"UNFINISHED_TASK_RETENTION_DAYS": knob(101, "12:00", "Z4J_UNFINISHED_TASK_RETENTION_DAYS=100", "", 0),
+		"RETENTION_TIME":                 knob(1, "02:15", "Z4J_RETENTION_TIME=02:10", "bad fine open", 3), // by default it would come at 03:30
 	}
 }
 

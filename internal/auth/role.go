@@ -26,6 +26,7 @@ const (
 	CreateUsers    Permission = "users:create"
 	CreateProjects Permission = "projects:create"
 	ChangeProjects Permission = "projects:change"
+	HoldRetention  Permission = "retention:hold" // of projects, too: who may end a hold may let evidence go
 )
 
 // Role is a name for a set of permissions. Roles are not ranks: an operator acts and can't read the audit log, an
@@ -60,7 +61,7 @@ func (r Role) Can(p Permission) bool {
 		return r == Auditor || r == Admin || r == GlobalAdmin
 	case ReadMembers, ManageMembers, ManageAgents:
 		return r == Admin || r == GlobalAdmin
-	case ReadUsers, CreateUsers, CreateProjects, ChangeProjects:
+	case ReadUsers, CreateUsers, CreateProjects, ChangeProjects, HoldRetention:
 		return r == GlobalAdmin
 	}
 	return false
@@ -70,6 +71,6 @@ func (r Role) Can(p Permission) bool {
 func Permissions() []Permission {
 	return []Permission{
 		ReadProject, ReadTasks, ReadWorkers, ReadQueues, ReadAgents, ReadStats, Operate, ReadAudit, ReadMembers, ManageMembers, ManageAgents,
-		ReadUsers, CreateUsers, CreateProjects, ChangeProjects,
+		ReadUsers, CreateUsers, CreateProjects, ChangeProjects, HoldRetention,
 	}
 }

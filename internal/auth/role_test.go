@@ -17,7 +17,7 @@ func TestLessonD13RolesAreSets(t *testing.T) {
 		auth.ReadAgents: v | a | o | m | g, auth.ReadStats: v | a | o | m | g,
 		auth.Operate: o | m | g, auth.ReadAudit: a | m | g,
 		auth.ReadMembers: m | g, auth.ManageMembers: m | g, auth.ManageAgents: m | g,
-		auth.ReadUsers: g, auth.CreateUsers: g, auth.CreateProjects: g, auth.ChangeProjects: g,
+		auth.ReadUsers: g, auth.CreateUsers: g, auth.CreateProjects: g, auth.ChangeProjects: g, auth.HoldRetention: g,
 	}
 	for _, p := range auth.Permissions() {
 		if _, known := want[p]; !known {

@@ -60,6 +60,7 @@ type grammar struct {
 	Config          configCmd          `cmd:"" help:"Show or validate the settings."`
 	Migrate         migrateCmd         `cmd:"" help:"Bring the schema up to date, or show which it is."`
 	Audit           auditCmd           `cmd:"" help:"The audit log."`
+	Retention       retentionCmd       `cmd:"" help:"What is deleted in time, and what is held."`
 	CreateSuperuser createSuperuserCmd `cmd:"" name:"createsuperuser" aliases:"bootstrap-admin" help:"Make the first account."`
 	Users           usersCmd           `cmd:"" help:"Accounts."`
 	APIKeys         apiKeysCmd         `cmd:"" name:"api-keys" help:"API keys."`

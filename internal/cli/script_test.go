@@ -44,8 +44,9 @@ func TestScripts(t *testing.T) {
 			storetest.EachURL(t, func(t *testing.T, url string) {
 				testscript.Run(t, testscript.Params{
 					Files: []string{file}, RequireExplicitExec: true, RequireUniqueNames: true,
-					Setup: func(e *testscript.Env) error { return prepare(t, e, url) },
-					Cmds:  map[string]func(*testscript.TestScript, bool, []string){"ready": ready, "stop": stop, "get": get, "post": post},
+					Setup:     func(e *testscript.Env) error { return prepare(t, e, url) },
+					Condition: func(name string) (bool, error) { return strings.HasPrefix(url, name), nil },
+					Cmds:      map[string]func(*testscript.TestScript, bool, []string){"ready": ready, "stop": stop, "get": get, "post": post},
 				})
 			})
 		})

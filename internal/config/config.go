@@ -112,14 +112,26 @@ type Agents struct {
 
 // Retention says how far back data is kept.
 type Retention struct {
-	TaskDays  int `z4j:"TASK_RETENTION_DAYS" default:"90" min:"1" max:"3650" help:"Tasks and events are kept this long. Events that arrive when they are older go to the dead letters. The daily sweep that deletes comes with a later version."`
-	EventDays int `z4j:"EVENT_RETENTION_DAYS" default:"0" min:"0" max:"3650" help:"Keeps events for less time than tasks; 0 is as long. Used by the daily sweep of a later version."`
+	TaskDays       int    `z4j:"TASK_RETENTION_DAYS" default:"90" min:"1" max:"3650" help:"Tasks and events that are older are deleted by a daily sweep. Events that arrive when they are older go to the dead letters. A project may say otherwise."`
+	FailedDays     int    `z4j:"FAILED_TASK_RETENTION_DAYS" default:"0" min:"0" max:"3650" help:"Keeps failed, rejected and lost tasks for longer than others; 0 is as long. A project may say otherwise."`
+	UnfinishedDays int    `z4j:"UNFINISHED_TASK_RETENTION_DAYS" default:"365" min:"0" max:"3650" help:"Keeps tasks whose end was never heard of for longer than others, counted from their last sign of life; 0 is for ever."`
+	EventDays      int    `z4j:"EVENT_RETENTION_DAYS" default:"0" min:"0" max:"3650" help:"Keeps events for less time than tasks; 0 is as long. Whole days go. A project may say otherwise."`
+	SweepTime      string `z4j:"RETENTION_TIME" default:"03:30" help:"Time of day, in UTC, of the sweep that deletes. A brain that was down then sweeps when it is back."`
 }
 
 // Observe is what the brain shows about itself.
 type Observe struct {
 	MetricsPublic     bool   `z4j:"METRICS_PUBLIC" default:"false" help:"Lets everybody read /metrics."`
 	OpenAPIVisibility string `z4j:"OPENAPI_VISIBILITY" default:"public" oneof:"public,private,disabled" help:"Who may read /api/v1/openapi.json and /docs: everybody, who is logged in, or nobody."`
+}
+
+// SweepAt is the time of the daily sweep, since midnight UTC.
+func (r *Retention) SweepAt() time.Duration {
+	at, err := time.Parse("15:04", r.SweepTime)
+	if err != nil {
+		return 0 // Load refused it
+	}
+	return time.Duration(at.Hour())*time.Hour + time.Duration(at.Minute())*time.Minute
 }
 
 // IsDev reports whether the environment is dev, which relaxes what the help of Z4J_ENVIRONMENT says.

@@ -186,6 +186,7 @@ func TestWhatIsRefusedNamesTheSettingAndTheWayOut(t *testing.T) {
 		{"LessonB20: no network", []string{"Z4J_TRUSTED_PROXIES=10.0.0.0/8,proxy"}, []string{"Z4J_TRUSTED_PROXIES", `"proxy"`}},
 		{"bits behind the mask", []string{"Z4J_TRUSTED_PROXIES=10.1.2.3/8"}, []string{"10.0.0.0/8"}},
 		{"an address is a network", []string{"Z4J_TRUSTED_PROXIES=10.1.2.3, ::1"}, nil},
+		{"a sweep at no time of day", []string{"Z4J_RETENTION_TIME=25:00"}, []string{"Z4J_RETENTION_TIME", "03:30"}},
 		{"a wildcard host", []string{"Z4J_ALLOWED_HOSTS=*"}, []string{"Z4J_ALLOWED_HOSTS", "wildcard"}},
 		{"a host with a port", []string{"Z4J_ALLOWED_HOSTS=a.example:7700"}, []string{"Z4J_ALLOWED_HOSTS", "port"}},
 		{"a port that is none", []string{"Z4J_BIND_PORT=http"}, []string{"Z4J_BIND_PORT (env Z4J_BIND_PORT)", `"http"`}},
@@ -497,7 +498,7 @@ func TestEverySettingCanBeChanged(t *testing.T) {
 	other := map[string]string{
 		"HOME": t.TempDir(), "ENVIRONMENT": "staging", "LOG_LEVEL": "error", "LOG_FORMAT": "json", "BIND_HOST": "::1", "PUBLIC_URL": "https://b.example",
 		"ALLOWED_HOSTS": "b.example", "TRUSTED_PROXIES": "10.0.0.0/8", "DATABASE_URL": "sqlite:/other.db", "BOOTSTRAP_ADMIN_EMAIL": "ann@example.com",
-		"BOOTSTRAP_ADMIN_DISPLAY_NAME": "Ann", "SESSION_COOKIE_SAMESITE": "strict", "OPENAPI_VISIBILITY": "private", "EVENT_RETENTION_DAYS": "30",
+		"BOOTSTRAP_ADMIN_DISPLAY_NAME": "Ann", "SESSION_COOKIE_SAMESITE": "strict", "OPENAPI_VISIBILITY": "private", "EVENT_RETENTION_DAYS": "30", "RETENTION_TIME": "04:45",
 	}
 	base := map[string]string{}
 	for _, s := range must(t).Show() {

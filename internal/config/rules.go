@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 	"unicode"
 )
 
@@ -130,6 +131,17 @@ func (l *loader) check() {
 	if e, t := c.Retention.EventDays, c.Retention.TaskDays; e > t {
 		l.warn("Z4J_EVENT_RETENTION_DAYS is more than Z4J_TASK_RETENTION_DAYS (%d) and is ignored: events are not kept longer than their tasks", t)
 		c.Retention.EventDays = 0
+	}
+	for _, r := range []struct {
+		name string
+		days int
+	}{{"FAILED_TASK", c.Retention.FailedDays}, {"UNFINISHED_TASK", c.Retention.UnfinishedDays}} {
+		if r.days > 0 && r.days < c.Retention.TaskDays && c.Given(r.name+"_RETENTION_DAYS") {
+			l.warn("Z4J_%s_RETENTION_DAYS is less than Z4J_TASK_RETENTION_DAYS (%d) and does nothing: it makes some tasks stay longer than the others", r.name, c.Retention.TaskDays)
+		}
+	}
+	if _, err := time.Parse("15:04", c.Retention.SweepTime); err != nil {
+		l.problem("Z4J_RETENTION_TIME", c.Origin("RETENTION_TIME"), "%s is not a time of day like 03:30", quote(c.Retention.SweepTime))
 	}
 }
 

@@ -148,7 +148,7 @@ func (w *Writer) parse(f *Frame, e *wire.Event, sender fold.Sender, ev *event) (
 	if !e.HasTime {
 		at = f.Received
 	}
-	if at < f.Received-w.horizon.Microseconds() {
+	if at < f.Received-w.horizon(f.Session.Project).Microseconds() {
 		return deadTooOld, "older than what is kept"
 	}
 	data := redact.Event(e.Data)

@@ -1,6 +1,7 @@
 package ingest
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -12,6 +13,7 @@ import (
 	"golang.org/x/sync/semaphore"
 
 	"github.com/z4j-go/z4j/internal/fold"
+	"github.com/z4j-go/z4j/internal/id"
 	"github.com/z4j-go/z4j/internal/metrics"
 	"github.com/z4j-go/z4j/internal/store"
 )
@@ -31,6 +33,8 @@ type Options struct {
 	Memory int64
 	// Horizon is how far back events are taken; older ones are dead letters. 0: 90 days.
 	Horizon time.Duration
+	// Horizons is the horizon of each project; nil: Horizon for all.
+	Horizons func(project id.ID) time.Duration
 }
 
 // Stats are counters since the start, for metrics.
@@ -52,7 +56,7 @@ type Writer struct {
 	now     func() time.Time
 	metrics *metrics.Metrics
 	group   int
-	horizon time.Duration
+	horizon func(project id.ID) time.Duration
 	memory  *semaphore.Weighted
 	limit   int64
 	shards  []chan *part
@@ -74,7 +78,7 @@ const queuedParts = 16384
 // New returns a writer into st that does nothing before Start.
 func New(st *store.Store, o Options) *Writer {
 	w := &Writer{
-		store: st, log: o.Log, now: o.Now, metrics: o.Metrics, group: o.Group, horizon: o.Horizon, limit: o.Memory,
+		store: st, log: o.Log, now: o.Now, metrics: o.Metrics, group: o.Group, horizon: o.Horizons, limit: o.Memory,
 		beats: newBeats(), clocks: newClocks(), seen: newLastTouches(), stopping: make(chan struct{}), drained: make(chan struct{}),
 	}
 	if w.log == nil {
@@ -86,8 +90,9 @@ func New(st *store.Store, o Options) *Writer {
 	if w.limit == 0 {
 		w.limit = 64 << 20
 	}
-	if w.horizon == 0 {
-		w.horizon = 90 * 24 * time.Hour
+	if w.horizon == nil {
+		usual := cmp.Or(o.Horizon, 90*24*time.Hour)
+		w.horizon = func(id.ID) time.Duration { return usual }
 	}
 	n := o.Writers
 	if n == 0 {

@@ -63,6 +63,7 @@ type Metrics struct {
 	commitSeconds  prometheus.Histogram
 	requests       *prometheus.HistogramVec
 	jobError       *prometheus.GaugeVec
+	sweeps         sweeps
 
 	projects capped
 	kinds    capped
@@ -114,6 +115,7 @@ func New(o Options) *Metrics {
 			Name: "z4j_background_task_error_active",
 			Help: "1 while the last run of a periodic job failed.",
 		}, []string{"task"}),
+		sweeps:   newSweeps(),
 		projects: capped{most: maxProjects},
 		kinds:    capped{most: maxKinds},
 		names:    capped{most: maxTaskNames},
@@ -123,6 +125,7 @@ func New(o Options) *Metrics {
 		ConstLabels: prometheus.Labels{"version": o.Version},
 	})
 	build.Set(1)
+	m.registry.MustRegister(m.sweeps.all()...)
 	m.registry.MustRegister(m.eventsIngested, m.eventsRefused, m.tasks, m.taskDuration, m.frames, m.refusedFrames,
 		m.connections, m.commitSeconds, m.requests, m.jobError, build,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),

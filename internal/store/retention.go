@@ -84,6 +84,7 @@ func policies() []policy {
 		{table: "users", kind: forEver, why: "accounts go when somebody takes them away"},
 		{table: "projects", kind: forEver, why: "projects go when somebody takes them away"},
 		{table: "memberships", kind: byParent, why: "with their account or project"},
+		{table: "api_keys", kind: byParent, why: "with their account or project; those that ended are shown to their owner"},
 		{table: "agents", kind: forEver, why: "events and the audit log name them, revoked ones too"},
 		{table: "meta", kind: forEver, why: "the installation's own few values"},
 		{table: "schema_migrations", kind: forEver, why: "which migrations were run"},
@@ -239,17 +240,16 @@ func installationHold(ctx context.Context, q querier) (*RetentionHold, error) {
 	return &list[0], nil
 }
 
-// Why a sweep deletes nothing now, and tries again later.
+// Why a sweep deletes nothing now, and tries again later; ErrHistoryInDoubt is another reason.
 var (
-	ErrHeld        = errors.New("a legal hold of the whole installation stands: `z4j-brain retention release` ends it")
-	ErrBackupRuns  = errors.New("a backup runs; the sweep waits for its end")
-	ErrSweepRuns   = errors.New("another sweep runs")
-	ErrHistoryHeld = errors.New("the audit log's history is in doubt: `z4j-brain audit verify` says more")
+	ErrHeld       = errors.New("a legal hold of the whole installation stands: `z4j-brain retention release` ends it")
+	ErrBackupRuns = errors.New("a backup runs; the sweep waits for its end")
+	ErrSweepRuns  = errors.New("another sweep runs")
 )
 
 // Waits reports whether err says that a sweep has to wait for something, and nothing is wrong with it.
 func Waits(err error) bool {
-	return errors.Is(err, ErrHeld) || errors.Is(err, ErrBackupRuns) || errors.Is(err, ErrSweepRuns) || errors.Is(err, ErrHistoryHeld)
+	return errors.Is(err, ErrHeld) || errors.Is(err, ErrBackupRuns) || errors.Is(err, ErrSweepRuns) || errors.Is(err, ErrHistoryInDoubt)
 }
 
 // mayDelete returns what stands in the way of every deletion, nil for nothing.
@@ -270,13 +270,30 @@ func (s *Store) mayDelete(ctx context.Context, q querier, now Time) error {
 	case err != nil:
 		return wrap("may delete", err)
 	case doubt:
-		return ErrHistoryHeld
+		return ErrHistoryInDoubt
 	case hold:
 		return ErrHeld
 	case backup:
 		return ErrBackupRuns
 	}
 	return nil
+}
+
+const lastSweepKey = "retention_swept_at" // in meta
+
+// LastSweep is when a sweep last came to its end, or ErrNotFound.
+func (s *Store) LastSweep(ctx context.Context) (time.Time, error) {
+	text, err := s.Meta(ctx, lastSweepKey)
+	if err != nil {
+		return time.Time{}, err
+	}
+	at, err := time.Parse(time.RFC3339, text)
+	return at, wrap("last sweep", err)
+}
+
+// PutLastSweep notes when a sweep came to its end.
+func (s *Store) PutLastSweep(ctx context.Context, at time.Time) error {
+	return s.PutMeta(ctx, lastSweepKey, at.UTC().Format(time.RFC3339))
 }
 
 // The leases that a sweep knows.

@@ -44,7 +44,7 @@ func (w *sweeper) deleteEvents(ctx context.Context, r *rule, e eventRange) error
 		if err != nil {
 			return err
 		}
-		w.out.Rows["events"] += rows
+		w.deleted("events", rows)
 		if last {
 			return nil
 		}

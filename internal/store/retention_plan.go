@@ -42,7 +42,7 @@ func (s *Store) PlanRetention(ctx context.Context, keep Retention) (out Retentio
 	if out.Hold, err = s.InstallationHold(ctx); err != nil {
 		return out, err
 	}
-	if err := s.mayDelete(ctx, s.read, out.At); Waits(err) {
+	if err := s.maySweep(ctx, out.At); Waits(err) {
 		out.Waits = err.Error()
 	} else if err != nil {
 		return out, err

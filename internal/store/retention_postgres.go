@@ -212,7 +212,7 @@ func (w *sweeper) drop(ctx context.Context, f *fate) error {
 	}
 	w.partitions.Delete(f.name)
 	w.out.Partitions = append(w.out.Partitions, f.name)
-	w.out.Rows["events"] += count
+	w.deleted("events", count)
 	w.out.Estimated = w.out.Estimated || !exact
 	return nil
 }

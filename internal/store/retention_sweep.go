@@ -78,15 +78,15 @@ type sweeper struct {
 // runs in one process at a time. An error for which Waits is true says that it has to wait for something; what it deleted
 // before that is in Swept, and recorded.
 func (s *Store) Sweep(ctx context.Context, o SweepOptions) (out Swept, err error) {
-	w := &sweeper{Store: s, o: o, now: TimeOf(s.now()), batch: o.Batch, out: Swept{Rows: map[string]int64{}}}
+	w := &sweeper{Store: s, o: o, now: TimeOf(s.now()), batch: o.Batch, out: Swept{Rows: map[string]int64{}, Partitions: []string{}, Busy: []string{}}}
 	if w.batch == 0 {
 		w.batch = firstBatch
 	}
+	if err := s.maySweep(ctx, w.now); err != nil {
+		return w.out, fmt.Errorf("sweep: %w", err)
+	}
 	if err := s.TryAudit(ctx); err != nil {
 		return w.out, fmt.Errorf("sweep: nothing is deleted that can't be recorded: %w", err)
-	}
-	if err := s.mayDelete(ctx, s.read, w.now); err != nil {
-		return w.out, fmt.Errorf("sweep: %w", err)
 	}
 	mine, err := s.Lease(ctx, sweepLease, o.Holder, w.now, TimeOf(w.now.Add(sweepTerm)))
 	if err != nil {
@@ -106,6 +106,18 @@ func (s *Store) Sweep(ctx context.Context, o SweepOptions) (out Swept, err error
 	}
 	w.out.Took = s.now().Sub(w.now.Time)
 	return w.out, wrap("sweep", err)
+}
+
+// maySweep is mayDelete that also asks the chain itself whether its history is in doubt.
+func (s *Store) maySweep(ctx context.Context, now Time) error {
+	doubt, err := s.Hold(ctx)
+	if err != nil {
+		return err
+	}
+	if doubt != nil {
+		return &HeldError{Hold: *doubt}
+	}
+	return s.mayDelete(ctx, s.read, now)
 }
 
 func (w *sweeper) run(ctx context.Context) (err error) {
@@ -196,6 +208,13 @@ func (w *sweeper) repeat(ctx context.Context, r *rule, table string, delete func
 		if err != nil || rows == 0 {
 			return err
 		}
+		w.deleted(table, rows)
+	}
+}
+
+// deleted counts what was committed.
+func (w *sweeper) deleted(table string, rows int64) {
+	if rows > 0 {
 		w.out.Rows[table] += rows
 	}
 }

@@ -115,7 +115,7 @@ func (w *sweeper) deleteTasks(ctx context.Context, r *rule, cuts *taskCuts, list
 		return err
 	}
 	for table, n := range counts {
-		w.out.Rows[table] += n
+		w.deleted(table, n)
 	}
 	return nil
 }
