@@ -79,9 +79,9 @@ func holdError(err error) error {
 	switch {
 	case errors.Is(err, store.ErrNotFound):
 		return noProject()
-	case errors.Is(err, store.ErrHeldAlready):
+	case errors.Is(err, store.ErrLegalHoldStands):
 		return conflict("a legal hold stands already", "already_held")
-	case errors.Is(err, store.ErrNotHeld):
+	case errors.Is(err, store.ErrNoLegalHold):
 		return conflict("no legal hold stands", "not_held")
 	}
 	return err

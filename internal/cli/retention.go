@@ -208,7 +208,7 @@ func (s scope) said(c *call, err error, format string) error {
 	switch {
 	case errors.Is(err, store.ErrNotFound):
 		return exit(exitNoProject, fmt.Errorf("there is no project %q", s.Project))
-	case errors.Is(err, store.ErrHeldAlready), errors.Is(err, store.ErrNotHeld):
+	case errors.Is(err, store.ErrLegalHoldStands), errors.Is(err, store.ErrNoLegalHold):
 		return exit(exitWaits, err)
 	case err != nil:
 		return err

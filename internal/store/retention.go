@@ -242,14 +242,14 @@ func installationHold(ctx context.Context, q querier) (*RetentionHold, error) {
 
 // Why a sweep deletes nothing now, and tries again later; ErrHistoryInDoubt is another reason.
 var (
-	ErrHeld       = errors.New("a legal hold of the whole installation stands: `z4j-brain retention release` ends it")
+	ErrLegalHold  = errors.New("a legal hold of the whole installation stands: `z4j-brain retention release` ends it")
 	ErrBackupRuns = errors.New("a backup runs; the sweep waits for its end")
 	ErrSweepRuns  = errors.New("another sweep runs")
 )
 
 // Waits reports whether err says that a sweep has to wait for something, and nothing is wrong with it.
 func Waits(err error) bool {
-	return errors.Is(err, ErrHeld) || errors.Is(err, ErrBackupRuns) || errors.Is(err, ErrSweepRuns) || errors.Is(err, ErrHistoryInDoubt)
+	return errors.Is(err, ErrLegalHold) || errors.Is(err, ErrBackupRuns) || errors.Is(err, ErrSweepRuns) || errors.Is(err, ErrHistoryInDoubt)
 }
 
 // mayDelete returns what stands in the way of every deletion, nil for nothing.
@@ -272,7 +272,7 @@ func (s *Store) mayDelete(ctx context.Context, q querier, now Time) error {
 	case doubt:
 		return ErrHistoryInDoubt
 	case hold:
-		return ErrHeld
+		return ErrLegalHold
 	case backup:
 		return ErrBackupRuns
 	}

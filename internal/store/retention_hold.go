@@ -10,11 +10,11 @@ import (
 
 // Errors of holds, beside ErrNotFound for a project that is not there.
 var (
-	ErrHeldAlready = errors.New("a legal hold stands already")
-	ErrNotHeld     = errors.New("no legal hold stands")
+	ErrLegalHoldStands = errors.New("a legal hold stands already")
+	ErrNoLegalHold     = errors.New("no legal hold stands")
 )
 
-// HoldProject keeps everything of a project from being deleted until the hold is released. ErrHeldAlready says that
+// HoldProject keeps everything of a project from being deleted until the hold is released. ErrLegalHoldStands says that
 // one stands; its reason is not replaced.
 func (s *Store) HoldProject(ctx context.Context, slug, reason string, by By) (out Project, err error) {
 	err = s.Update(ctx, func(tx *Tx) error {
@@ -23,7 +23,7 @@ func (s *Store) HoldProject(ctx context.Context, slug, reason string, by By) (ou
 			return err
 		}
 		if p.HoldReason != nil {
-			return ErrHeldAlready
+			return ErrLegalHoldStands
 		}
 		if out, err = tx.setHold(ctx, p.ID, &tx.now, &reason); err != nil {
 			return err
@@ -34,7 +34,7 @@ func (s *Store) HoldProject(ctx context.Context, slug, reason string, by By) (ou
 	return out, err
 }
 
-// ReleaseProject ends the hold of a project, or returns ErrNotHeld.
+// ReleaseProject ends the hold of a project, or returns ErrNoLegalHold.
 func (s *Store) ReleaseProject(ctx context.Context, slug, reason string, by By) (out Project, err error) {
 	err = s.Update(ctx, func(tx *Tx) error {
 		p, err := tx.lockProject(ctx, slug)
@@ -42,7 +42,7 @@ func (s *Store) ReleaseProject(ctx context.Context, slug, reason string, by By) 
 			return err
 		}
 		if p.HoldReason == nil {
-			return ErrNotHeld
+			return ErrNoLegalHold
 		}
 		if out, err = tx.setHold(ctx, p.ID, nil, nil); err != nil {
 			return err
@@ -82,12 +82,12 @@ func installation() audit.Target {
 	return audit.Target{ID: "installation", Label: "the whole installation"}
 }
 
-// HoldInstallation keeps everything from being deleted until the hold is released, or returns ErrHeldAlready.
+// HoldInstallation keeps everything from being deleted until the hold is released, or returns ErrLegalHoldStands.
 func (s *Store) HoldInstallation(ctx context.Context, reason string, by By) (out RetentionHold, err error) {
 	err = s.Update(ctx, func(tx *Tx) error {
 		res, err := tx.ExecContext(ctx, `INSERT INTO meta (key, value, updated_at) VALUES ($1, $2, $3) ON CONFLICT (key) DO NOTHING`, holdKey, reason, tx.now)
 		if err := changed("hold the installation", res, err); errors.Is(err, ErrNotFound) {
-			return ErrHeldAlready
+			return ErrLegalHoldStands
 		} else if err != nil {
 			return err
 		}
@@ -98,7 +98,7 @@ func (s *Store) HoldInstallation(ctx context.Context, reason string, by By) (out
 	return out, err
 }
 
-// ReleaseInstallation ends the hold of the whole installation, or returns ErrNotHeld; holds of projects stay.
+// ReleaseInstallation ends the hold of the whole installation, or returns ErrNoLegalHold; holds of projects stay.
 func (s *Store) ReleaseInstallation(ctx context.Context, reason string, by By) error {
 	return s.Update(ctx, func(tx *Tx) error {
 		was, err := installationHold(ctx, tx)
@@ -106,11 +106,11 @@ func (s *Store) ReleaseInstallation(ctx context.Context, reason string, by By) e
 			return err
 		}
 		if was == nil {
-			return ErrNotHeld
+			return ErrNoLegalHold
 		}
 		res, err := tx.ExecContext(ctx, `DELETE FROM meta WHERE key = $1`, holdKey)
 		if err := changed("release the installation", res, err); errors.Is(err, ErrNotFound) {
-			return ErrNotHeld // another one was faster
+			return ErrNoLegalHold // another one was faster
 		} else if err != nil {
 			return err
 		}

@@ -283,8 +283,8 @@ func TestHeldProjectsKeepAll(t *testing.T) {
 		if _, err := s.HoldProject(t.Context(), "one", "case 7", operator); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := s.HoldProject(t.Context(), "one", "case 8", operator); !errors.Is(err, store.ErrHeldAlready) {
-			t.Errorf("a second hold: %v, want %v", err, store.ErrHeldAlready)
+		if _, err := s.HoldProject(t.Context(), "one", "case 8", operator); !errors.Is(err, store.ErrLegalHoldStands) {
+			t.Errorf("a second hold: %v, want %v", err, store.ErrLegalHoldStands)
 		}
 		plan, err := s.PlanRetention(t.Context(), keep90)
 		if err != nil || !slices.ContainsFunc(plan.Lines, func(l store.PlannedRows) bool {
@@ -305,8 +305,8 @@ func TestHeldProjectsKeepAll(t *testing.T) {
 		s.sweep(sweeping)
 		s.same("events after the release", s.rows(`SELECT count(*) FROM events`), "0")
 		s.same("released", s.left(one.ID), "")
-		if _, err := s.ReleaseProject(t.Context(), "one", "", operator); !errors.Is(err, store.ErrNotHeld) {
-			t.Errorf("a second release: %v, want %v", err, store.ErrNotHeld)
+		if _, err := s.ReleaseProject(t.Context(), "one", "", operator); !errors.Is(err, store.ErrNoLegalHold) {
+			t.Errorf("a second release: %v, want %v", err, store.ErrNoLegalHold)
 		}
 		s.same("the log", s.rows(`SELECT action, target_label FROM audit_log WHERE action LIKE 'retention.%' AND action <> 'retention.swept' ORDER BY seq`),
 			"retention.held one\nretention.released one")
@@ -338,7 +338,7 @@ func TestASweepWaits(t *testing.T) {
 					t.Fatal(ok, err)
 				}
 			}, func() { exec(`UPDATE leases SET until = ` + now + ` WHERE name = 'backup'`) }}, // it ended without a word
-			{"a hold of everything", store.ErrHeld, func() {
+			{"a hold of everything", store.ErrLegalHold, func() {
 				if _, err := s.HoldInstallation(t.Context(), "all", operator); err != nil {
 					t.Fatal(err)
 				}
