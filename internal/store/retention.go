@@ -65,10 +65,10 @@ func policies() []policy {
 		{table: "attempts", kind: byParent, why: "with their task"},
 		{table: "task_payloads", kind: byParent, why: "with their task"},
 		{table: "dead_letters", kind: byAge, why: "by their arrival, like tasks", key: "project_id, id", column: "id", isID: true, days: taskDays},
-		{table: "rollup_minutes", kind: byAge, why: "like tasks", key: rollupKey, column: "bucket", days: taskDays},
+		{table: "rollup_minutes", kind: byAge, why: "like tasks", key: rollupPrimary, column: "bucket", days: taskDays},
 		{
 			table: "rollup_hours", kind: byAge, why: "a year and a bit, or like tasks if that is longer; what counts the tasks that stand now has no age",
-			key: rollupKey, column: "bucket", cond: "bucket <> ?", args: []any{TimeAt(allTime)}, days: func(r *rule) int { return max(keepHours, r.tasks) },
+			key: rollupPrimary, column: "bucket", cond: "bucket <> ?", args: []any{TimeAt(allTime)}, days: func(r *rule) int { return max(keepHours, r.tasks) },
 		},
 		{table: "workers", kind: byAge, why: "by their last sign of life, like tasks", key: "project_id, engine, name", column: lastSeen, days: taskDays},
 		{table: "queues", kind: byAge, why: "by their last sign of life, like tasks", key: "project_id, engine, name", column: lastSeen, days: taskDays},
@@ -104,8 +104,8 @@ func policies() []policy {
 }
 
 const (
-	rollupKey = "project_id, bucket, measure, name, queue"
-	day       = 24 * time.Hour
+	rollupPrimary = "project_id, bucket, measure, name, queue"
+	day           = 24 * time.Hour
 )
 
 // rule is how long a project's work is kept, in days.

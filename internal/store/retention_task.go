@@ -183,8 +183,8 @@ const countersAtOnce = 100
 
 // emptyCounters takes away the counters of names and queues of which no task is left.
 func (w *sweeper) emptyCounters(ctx context.Context, r *rule) error {
-	text := `DELETE FROM rollup_hours WHERE project_id = $1 AND bucket = $2 AND count = 0 AND (` + rollupKey + `) IN (
-		SELECT ` + rollupKey + ` FROM rollup_hours WHERE project_id = $1 AND bucket = $2 AND count = 0 LIMIT $3` + w.dialect.skipLocked + `)`
+	text := `DELETE FROM rollup_hours WHERE project_id = $1 AND bucket = $2 AND count = 0 AND (` + rollupPrimary + `) IN (
+		SELECT ` + rollupPrimary + ` FROM rollup_hours WHERE project_id = $1 AND bucket = $2 AND count = 0 LIMIT $3` + w.dialect.skipLocked + `)`
 	for {
 		rows := int64(0)
 		err := w.transaction(ctx, r, func(ctx context.Context, tx *Tx) error {
