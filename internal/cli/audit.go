@@ -26,8 +26,9 @@ type auditCmd struct {
 }
 
 type auditVerifyCmd struct {
-	From int64 `help:"Number of the first row to look at." placeholder:"SEQ"`
-	JSON bool  `name:"json" help:"Print JSON."`
+	From int64  `help:"Number of the first row to look at." placeholder:"SEQ"`
+	File string `help:"Verify an exported file instead: by itself, and against the log if there is a database." placeholder:"EXPORT"`
+	JSON bool   `name:"json" help:"Print JSON."`
 }
 
 // Help is shown by `audit verify --help`.
@@ -43,6 +44,12 @@ no row, or rows could not be read); 4 behind or against what was remembered else
 func (v *auditVerifyCmd) Run(c *call) (err error) {
 	if v.From < 0 {
 		return exit(exitUsage, errors.New("--from counts from 1"))
+	}
+	if v.File != "" {
+		if v.From != 0 {
+			return exit(exitUsage, errors.New("--from belongs to the log, not to --file"))
+		}
+		return v.file(c)
 	}
 	ctx := context.Background()
 	cfg, err := c.load(v.JSON)
