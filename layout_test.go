@@ -32,16 +32,17 @@ var mayImport = map[string][]string{
 	"target":            {},
 	"target/targettest": {"target"},
 	"store":             {"audit", "fold"},
+	"custody":           {"store", "audit", "target"},
 	"store/storetest":   {"store", "audit", "fold"},
 	"backup":            {"store", "audit", "target"},
 	"load":              {"store", "fold", "wire"},
 	"ingest":            {"store", "fold", "wire", "live", "metrics", "redact"},
 	"gateway":           {"store", "wire", "ingest", "auth", "metrics", "live"},
 	"api":               {"store", "auth", "audit", "live", "metrics"},
-	"app":               {"web", "api", "gateway", "ingest", "store", "audit", "auth", "config", "jobs", "live", "metrics", "redact", "fold", "wire"},
+	"app":               {"web", "api", "gateway", "ingest", "store", "audit", "auth", "config", "jobs", "live", "metrics", "redact", "fold", "wire", "custody", "target"},
 	"app/apptest":       {"app", "config", "wire", "store", "store/storetest"},
 	"prune":             {"store", "audit", "target"},
-	"cli":               {"app", "config", "store", "backup", "audit", "auth", "prune", "target"},
+	"cli":               {"app", "config", "store", "backup", "audit", "auth", "prune", "custody", "target"},
 }
 
 // only names, for what comes from outside, the few packages that may touch it; "a/..." is a and all below it.

@@ -16,6 +16,7 @@ import (
 
 	"github.com/z4j-go/z4j/internal/api"
 	"github.com/z4j-go/z4j/internal/config"
+	"github.com/z4j-go/z4j/internal/custody"
 	"github.com/z4j-go/z4j/internal/gateway"
 	"github.com/z4j-go/z4j/internal/id"
 	"github.com/z4j-go/z4j/internal/ingest"
@@ -51,6 +52,8 @@ type Brain struct {
 	stopAt error
 
 	horizons horizons
+
+	custody *custody.Custody
 }
 
 // stop is what undoes one step of Start, and how long it may take.
@@ -86,6 +89,10 @@ func Start(ctx context.Context, o Options) (_ *Brain, err error) {
 		return nil, err
 	}
 	b.onStop("store", time.Second, b.closeStore)
+	b.custody = Custody(c, b.Store, b.Log, b.Now)
+	if err := b.custody.Examine(ctx); err != nil {
+		return nil, fmt.Errorf("find out whether the database is the one it was: %w", err)
+	}
 	if err := b.Store.KeepAlive(ctx, b.holder); err != nil {
 		return nil, err
 	}
@@ -212,7 +219,7 @@ func (b *Brain) openStore(ctx context.Context) (*store.Store, error) {
 		return nil, err // with Postgres and secrets from outside nothing is kept there
 	}
 	s, err := store.Open(ctx, store.Options{
-		URL: c.Database.URL.Reveal(), Log: b.Log, Now: b.Now, Migrate: c.Database.AutoMigrate,
+		URL: c.Database.URL.Reveal(), Log: b.Log, Now: b.Now, Migrate: c.Database.AutoMigrate, Grace: grace(c),
 		Secrets: func(ctx context.Context, empty bool) (store.Secrets, error) {
 			if empty && c.Secrets.None() {
 				if err := c.Mint(); err != nil {

@@ -23,6 +23,8 @@ func (b *Brain) jobs() []jobs.Job {
 			return b.horizons.read(ctx, b.Store, Keep(b.Config))
 		}},
 		{Name: "alive", Every: store.BrainTerm / 3, Local: true, Run: func(ctx context.Context) error { return b.Store.KeepAlive(ctx, b.holder) }},
+		{Name: "checkpoint", Every: b.Config.Audit.CheckpointInterval, Wake: b.custody.Grave(), Run: b.custody.Checkpoint},
+		{Name: "custody", Every: time.Second, Local: true, Wake: b.Store.AuditNews(), Run: b.custody.Watch},
 		// Nothing to do: while changes are refused it fails, which health, the log and z4j_background_task_error_active say.
 		{Name: "audit", Every: 15 * time.Second, Local: true, Run: b.audit.Try},
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -26,6 +27,7 @@ func knobless() map[string]string {
 	return map[string]string{
 		"WS_IDLE_TIMEOUT_SECONDS": "its smallest value is 15 s; the gateway's own tests see a shorter one",
 		"REQUIRE_DB_SSL":          "decides in config.Load, whose tests see it",
+		"AUDIT_FAILOVER_GRACE":    "needs a standby that takes over; the tests of store and custody see it",
 		"ALLOW_HTTP_PUBLIC_URL":   "decides in config.Load, whose tests see it",
 	}
 }
@@ -418,6 +420,18 @@ func agentKnobs() map[string]func(*testing.T) {
 				t.Error("a second process connected, want it refused")
 			}
 		},
+		"AUDIT_ANCHORS": func(t *testing.T) {
+			dir := t.TempDir()
+			loggedIn(t, "Z4J_AUDIT_ANCHORS="+dir, "Z4J_AUDIT_CHECKPOINT_INTERVAL=1")
+			apptest.Until(t, "a checkpoint in the anchor", func() bool { return len(checkpointsIn(t, dir)) > 0 })
+		},
+		"AUDIT_CHECKPOINT_INTERVAL": func(t *testing.T) {
+			dir := t.TempDir()
+			b := loggedIn(t, "Z4J_AUDIT_ANCHORS="+dir, "Z4J_AUDIT_CHECKPOINT_INTERVAL=1")
+			apptest.Until(t, "a first checkpoint", func() bool { return len(checkpointsIn(t, dir)) > 0 })
+			b.Client.Mint("default", "shop", time.Now)
+			apptest.Until(t, "a second checkpoint, long before a minute is over", func() bool { return len(checkpointsIn(t, dir)) > 1 })
+		},
 		"TASK_RETENTION_DAYS": func(t *testing.T) {
 			for days, tasks := range map[string]int{"1": 0, "90": 1} {
 				b := loggedIn(t, "Z4J_TASK_RETENTION_DAYS="+days)
@@ -446,6 +460,25 @@ func retentionKnobs() map[string]func(*testing.T) {
 		"UNFINISHED_TASK_RETENTION_DAYS": knob(101, "12:00", "Z4J_UNFINISHED_TASK_RETENTION_DAYS=100", "", 0),
 		"RETENTION_TIME":                 knob(1, "02:15", "Z4J_RETENTION_TIME=02:10", "bad fine open", 3), // by default it would come at 03:30
 	}
+}
+
+// checkpointsIn lists the notes of checkpoints in an anchor.
+func checkpointsIn(t *testing.T, dir string) (notes []string) {
+	t.Helper()
+	files, err := filepath.Glob(filepath.Join(dir, "z4j", "*", "*", "checkpoints-*"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range files {
+		text, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for line := range strings.Lines(string(text)) {
+			notes = append(notes, line)
+		}
+	}
+	return notes
 }
 
 // helloAck is what the brain tells a new connection.

@@ -128,7 +128,7 @@ var catalogue = map[Action]Kind{
 	KeyAdopted:        {Target: "audit_key", Held: true, Line: true, Grave: true, Details: []string{"kid", "public_key", "lost_kids"}},
 	KeyRetired:        {Target: "audit_key", Held: true, Line: true, Grave: true, Details: []string{"kid"}},
 	HistoryInDoubt:    {Target: "audit_log", Held: true, Details: []string{"lost_seq", "lost_row_hmac", "lost_ts", "head_seq", "head_row_hmac", "timeline", "fork", "anchor", "anchor_size", "anchor_root", "cause"}},
-	GenerationStarted: {Target: "audit_log", Held: true, Line: true, Grave: true, Details: []string{"generation", "previous", "fork", "anchor_size", "anchor_root", "cause"}},
+	GenerationStarted: {Target: "audit_log", Held: true, Line: true, Grave: true, Details: []string{"generation", "previous", "fork", "anchor_size", "anchor_root", "cause", "abandoned"}},
 	RollbackAccepted:  {Target: "audit_log", Held: true, Grave: true, Details: []string{"entry_seq", "lost_seq", "lost_row_hmac", "lost_ts", "head_seq", "head_row_hmac", "defused"}},
 	AnchorStarted:     {Target: "audit_log", Held: true, Details: []string{"anchor", "size"}},
 	PlaceChanged:      {Target: "system", Held: true, Details: []string{"from", "to", "location", "timeline"}},

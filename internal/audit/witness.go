@@ -116,6 +116,8 @@ func (v *Verifier) generation(b *Body) {
 		Generation string `json:"generation"`
 		Previous   string `json:"previous"`
 		Fork       int64  `json:"fork"`
+
+		Abandoned []string `json:"abandoned"` // histories that a log which was lost had, and this one does not
 	}
 	switch Action(b.Action) {
 	case SystemInstalled:
@@ -128,6 +130,9 @@ func (v *Verifier) generation(b *Body) {
 	}
 	if json.Unmarshal([]byte(b.Details.S), &d) == nil && d.Generation != "" {
 		v.generations = append(v.generations, generation{d.Generation, d.Previous, d.Fork})
+		for _, lost := range d.Abandoned {
+			v.generations = append(v.generations, generation{id: lost}, generation{id: d.Generation, previous: lost})
+		}
 	}
 }
 

@@ -20,9 +20,12 @@ import (
 )
 
 type auditCmd struct {
-	Verify   auditVerifyCmd   `cmd:"" help:"Prove the audit log: read every row and say what is wrong."`
-	Export   auditExportCmd   `cmd:"" help:"Write the audit log as a file that can be proved without z4j; with --delete archive and delete the oldest entries."`
-	AdoptKey auditAdoptKeyCmd `cmd:"" name:"adopt-key" help:"Let the configured audit secret in although the old one is lost."`
+	Verify      auditVerifyCmd      `cmd:"" help:"Prove the audit log: read every row and say what is wrong."`
+	Export      auditExportCmd      `cmd:"" help:"Write the audit log as a file that can be proved without z4j; with --delete archive and delete the oldest entries."`
+	Prove       auditProveCmd       `cmd:"" help:"Write a proof that an entry is in the audit log."`
+	CheckProof  auditCheckProofCmd  `cmd:"" name:"check-proof" help:"Check such a proof, without a database or a secret."`
+	Acknowledge auditAcknowledgeCmd `cmd:"" name:"acknowledge-rollback" help:"Let changes be made again after the database was found set back."`
+	AdoptKey    auditAdoptKeyCmd    `cmd:"" name:"adopt-key" help:"Let the configured audit secret in although the old one is lost."`
 }
 
 type auditVerifyCmd struct {

@@ -31,6 +31,7 @@ type Config struct {
 	Accounts  Accounts  `title:"Passwords and sessions"`
 	Agents    Agents    `title:"Agents"`
 	Retention Retention `title:"Retention"`
+	Audit     Audit     `title:"Audit log"`
 	Observe   Observe   `title:"Observability"`
 
 	// Warnings tell what is odd and not wrong. They hold no values of secrets.
@@ -117,6 +118,13 @@ type Retention struct {
 	UnfinishedDays int    `z4j:"UNFINISHED_TASK_RETENTION_DAYS" default:"365" min:"0" max:"3650" help:"Keeps tasks whose end was never heard of for longer than others, counted from their last sign of life; 0 is for ever."`
 	EventDays      int    `z4j:"EVENT_RETENTION_DAYS" default:"0" min:"0" max:"3650" help:"Keeps events for less time than tasks; 0 is as long. Whole days go. A project may say otherwise."`
 	SweepTime      string `z4j:"RETENTION_TIME" default:"03:30" help:"Time of day, in UTC, of the sweep that deletes. A brain that was down then sweeps when it is back."`
+}
+
+// Audit is about the audit log.
+type Audit struct {
+	Anchors            []string      `z4j:"AUDIT_ANCHORS" help:"Places beside Z4J_HOME/anchors that keep the signed checkpoints of the audit log, so that a log which was cut or set back is noticed: directories, best on another machine, and s3://bucket/prefix. One that can't be reached holds nothing up."`
+	CheckpointInterval time.Duration `z4j:"AUDIT_CHECKPOINT_INTERVAL" unit:"s" default:"60" min:"1" max:"86400" help:"How often a checkpoint is signed when something is new; after grave actions it is at once. What was not signed yet can be lost unnoticed while no brain runs."`
+	FailoverGrace      time.Duration `z4j:"AUDIT_FAILOVER_GRACE" unit:"s" default:"60" min:"0" max:"86400" help:"When a standby of Postgres takes over and the entries that it lacks span no more than this, and are no more than 1,000, changes go on by themselves, on record. Any other loss holds changes until somebody says what happened; 0 makes every one."`
 }
 
 // Observe is what the brain shows about itself.

@@ -499,6 +499,7 @@ func TestEverySettingCanBeChanged(t *testing.T) {
 		"HOME": t.TempDir(), "ENVIRONMENT": "staging", "LOG_LEVEL": "error", "LOG_FORMAT": "json", "BIND_HOST": "::1", "PUBLIC_URL": "https://b.example",
 		"ALLOWED_HOSTS": "b.example", "TRUSTED_PROXIES": "10.0.0.0/8", "DATABASE_URL": "sqlite:/other.db", "BOOTSTRAP_ADMIN_EMAIL": "ann@example.com",
 		"BOOTSTRAP_ADMIN_DISPLAY_NAME": "Ann", "SESSION_COOKIE_SAMESITE": "strict", "OPENAPI_VISIBILITY": "private", "EVENT_RETENTION_DAYS": "30", "RETENTION_TIME": "04:45",
+		"AUDIT_ANCHORS": "/mnt/anchor,s3://bucket/prefix",
 	}
 	base := map[string]string{}
 	for _, s := range must(t).Show() {

@@ -23,6 +23,8 @@ type Job struct {
 	Run func(context.Context) error
 	// Local says that every brain does it, without a lease.
 	Local bool
+	// Wake does it at once, beside its period; nil: nothing does.
+	Wake <-chan struct{}
 }
 
 // A Leaser decides which brain may run a shared job.
@@ -83,6 +85,7 @@ func (r *Runner) repeat(ctx context.Context, job Job) {
 			r.release(ctx, job)
 			return
 		case <-timer.C:
+		case <-job.Wake:
 		}
 		ran, err := r.once(ctx, job)
 		switch {

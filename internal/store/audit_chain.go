@@ -305,10 +305,10 @@ func (s *Store) AuditNews() <-chan struct{} { return s.chain.news }
 func (s *Store) AuditErr() error {
 	s.chain.mu.Lock()
 	defer s.chain.mu.Unlock()
-	if s.chain.held != nil {
+	if s.chain.held != nil && s.chain.keyErr == nil {
 		return s.chain.held
 	}
-	return s.chain.keyErr
+	return s.chain.keyErr // who can't sign has that to mend first
 }
 
 func (s *Store) lockHead(ctx context.Context, tx *Tx, kid string, seen int64) (head, error) {

@@ -124,6 +124,13 @@ func (s *Store) Frontier(ctx context.Context) (f Frontier, err error) {
 	return f, wrap("read the peaks of the tree", err)
 }
 
+// NewestCheckpoint names the newest checkpoint that the database keeps, proved or not; the zero one if there is none.
+func (s *Store) NewestCheckpoint(ctx context.Context) (c audit.Checkpoint, err error) {
+	err = s.read.QueryRowContext(ctx, `SELECT generation, size FROM audit_checkpoints
+		WHERE generation = (SELECT generation FROM audit_generations ORDER BY started DESC, generation LIMIT 1) ORDER BY size DESC LIMIT 1`).Scan(&c.Generation, &c.Size)
+	return noneIsZero(c, wrap("read newest checkpoint", err))
+}
+
 // CheckpointNotes returns the notes of a generation's checkpoints behind a size, in order.
 func (s *Store) CheckpointNotes(ctx context.Context, generation string, after int64, limit int) ([]string, error) {
 	rows, err := s.read.QueryContext(ctx, `SELECT note FROM audit_checkpoints WHERE generation = $1 AND size > $2 ORDER BY size LIMIT $3`, generation, after, limit)

@@ -187,7 +187,7 @@ func (s *Store) system(ctx context.Context, a appending) error {
 	if err != nil {
 		return err
 	}
-	err = tx.Commit()
+	err = s.committed(tx.Commit())
 	release(err)
 	return wrap("commit", err)
 }

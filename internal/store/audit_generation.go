@@ -17,6 +17,9 @@ type Generation struct {
 	Previous string `json:"previous"` // "" for the first
 	Fork     int64  `json:"fork"`     // the size up to which it and the one before agree
 	Cause    string `json:"cause"`
+
+	// Abandoned are histories that anchors knew when this one began and the log did not: those of a log that was lost.
+	Abandoned []string `json:"abandoned,omitempty"`
 }
 
 const generationColumns = `generation, started, coalesce(previous, ''), coalesce(fork, 0), cause`
@@ -74,6 +77,7 @@ func (s *Store) begins(r *audit.Row, g *Generation) bool {
 		Previous    string       `json:"previous"`
 		Fork        int64        `json:"fork"`
 		Generations []Generation `json:"generations"`
+		Abandoned   []string     `json:"abandoned"`
 	}
 	if json.Unmarshal([]byte(body.Details.S), &d) != nil {
 		return false
@@ -82,7 +86,7 @@ func (s *Store) begins(r *audit.Row, g *Generation) bool {
 	case audit.SystemInstalled:
 		return d.Generation == g.ID
 	case audit.GenerationStarted, audit.SystemRestored:
-		g.Previous, g.Fork = d.Previous, d.Fork
+		g.Previous, g.Fork, g.Abandoned = d.Previous, d.Fork, d.Abandoned
 		return d.Generation == g.ID
 	case audit.Pruned:
 		for _, p := range d.Generations {
@@ -153,6 +157,7 @@ type NewGeneration struct {
 	Fork       int64 // the size up to which both agree
 	AnchorSize int64 // of the newest checkpoint of what is left behind; 0: there is none
 	AnchorRoot string
+	Abandoned  []string       // histories that anchors know and the log does not
 	Doubt      *Doubt         // what was found, if nothing recorded it yet
 	Restored   map[string]any // details of system.restored; nil: nothing was restored by us
 	Defuse     bool           // make void what must not come back to life
@@ -268,6 +273,7 @@ func (n *NewGeneration) entries(h head, g *Generation, held *Hold, void Defused)
 	out = append(out, n.extra...)
 	return append(out, audit.New(audit.Facts{Action: audit.GenerationStarted, Actor: actor, Details: map[string]any{
 		"generation": g.ID, "previous": g.Previous, "fork": g.Fork, "anchor_size": n.AnchorSize, "anchor_root": n.AnchorRoot, "cause": n.Cause, "reason": n.Reason,
+		"abandoned": n.Abandoned,
 	}}))
 }
 

@@ -49,7 +49,10 @@ func (s *Store) readPageSQLite(ctx context.Context, p *pageChecker) error {
 }
 
 func liteConn(driver any) (*sqlite3.Conn, error) {
-	if n, ok := driver.(numberedConn); ok {
+	switch n := driver.(type) {
+	case watchedConn:
+		driver = n.Conn
+	case numberedConn:
 		driver = n.Conn
 	}
 	c, ok := driver.(sqlitedriver.Conn)

@@ -19,7 +19,7 @@ func (s *Store) ingestSQLite(ctx context.Context, fn func(*IngestTx) error) erro
 	if err := fn(&IngestTx{store: s, lite: lite}); err != nil {
 		return wrap("ingest", err)
 	}
-	return wrap("ingest", lite.Commit())
+	return wrap("ingest", s.committed(lite.Commit()))
 }
 
 const readTaskSQLite = `SELECT id, created_at, coalesce(name, ''), coalesce(queue, ''), marks FROM tasks

@@ -30,12 +30,12 @@ const (
 
 func (s *Store) openSQLite(ctx context.Context, path string) (err error) {
 	s.dialect = sqliteDialect
-	s.path = path
-	if s.write, err = openSQLiteFile(path, "immediate", writeCache); err != nil {
+	s.path, s.file = path, &fileWatch{path: path}
+	if s.write, err = openSQLiteFile(path, "immediate", writeCache, s.file); err != nil {
 		return err
 	}
 	s.write.SetMaxOpenConns(1)
-	if s.read, err = openSQLiteFile(path, "deferred", readCache); err != nil {
+	if s.read, err = openSQLiteFile(path, "deferred", readCache, s.file); err != nil {
 		return err
 	}
 	s.read.SetMaxOpenConns(sqliteReads)
@@ -44,7 +44,10 @@ func (s *Store) openSQLite(ctx context.Context, path string) (err error) {
 	if err != nil {
 		return err
 	}
-	return errors.Join(s.write.PingContext(ctx), release())
+	if err = errors.Join(s.write.PingContext(ctx), release()); err != nil {
+		return err
+	}
+	return s.file.see()
 }
 
 // sqliteDSN is the data source name for path, as SQLite's own URI syntax wants it, so that "#" and "?" are plain letters.
@@ -53,24 +56,39 @@ func sqliteDSN(path, txlock string, cacheKiB int) string {
 	return "file:" + (&url.URL{Path: path}).EscapedPath() + "?" + q.Encode()
 }
 
-func openSQLiteFile(path, txlock string, cacheKiB int) (*sql.DB, error) {
+func openSQLiteFile(path, txlock string, cacheKiB int, watch *fileWatch) (*sql.DB, error) {
 	c, err := (&sqlitedriver.SQLite{}).OpenConnector(sqliteDSN(path, txlock, cacheKiB))
 	if err != nil {
 		return nil, err
 	}
-	return sql.OpenDB(numbered{c}), nil
+	return sql.OpenDB(numbered{c, watch}), nil
 }
 
 // numbered makes $1 in our one text mean SQLite's ?1: to SQLite itself $1 is a name, bound in order of appearance.
-type numbered struct{ driver.Connector }
+type numbered struct {
+	driver.Connector
+
+	watch *fileWatch // nil: whatever lies at the path is right
+}
 
 // Connect opens a connection that rewrites parameters.
 func (n numbered) Connect(ctx context.Context) (driver.Conn, error) {
+	if n.watch == nil {
+		c, err := n.Connector.Connect(ctx)
+		return numberedConn{c}, err
+	}
+	if err := n.watch.check(); err != nil { // or a new file would be made
+		return nil, err
+	}
 	c, err := n.Connector.Connect(ctx)
 	if err != nil {
 		return nil, err
 	}
-	return numberedConn{c}, nil
+	file, err := os.Stat(n.watch.path)
+	if err != nil {
+		file = nil // it is thrown away before it is used again
+	}
+	return watchedConn{numberedConn{c}, n.watch, file}, nil
 }
 
 type numberedConn struct{ driver.Conn }

@@ -57,6 +57,7 @@ type Restoration struct {
 	Erasures    []Erasure // made after the backup
 	SuspendKeys bool      // since nobody can tell which were revoked
 	Place       Place
+	Abandoned   []string // histories that anchors know and the archive does not (custody.Abandoned)
 }
 
 // Erasure is an audit.erased that a restored database lacks: the parts that it took, in order.
@@ -85,7 +86,7 @@ func (s *Store) EndRestore(ctx context.Context, r Restoration, last func(*Tx) er
 	details["erased"] = len(erasures)
 	n := NewGeneration{
 		Cause: "restored", Reason: "backup " + r.Backup, Actor: r.By.Actor, Fork: r.HeadSeq, AnchorSize: r.AnchorSize, AnchorRoot: r.AnchorRoot,
-		Restored: details, Defuse: true, Place: &r.Place,
+		Restored: details, Defuse: true, Place: &r.Place, Abandoned: r.Abandoned,
 	}
 	n.before = func(tx *Tx) error { return tx.revokeAgain(ctx, &r, details) }
 	for i := range erasures {
@@ -246,6 +247,16 @@ func (s *Store) RestoreHeld(ctx context.Context) (h RestoreHeld, err error) {
 		err = json.Unmarshal([]byte(text), &h)
 	}
 	return h, wrap("read what a restore holds", err)
+}
+
+// HoldOutgoing lets fires and notifications wait for ReleaseRestore, because the database may be a restored one.
+func (s *Store) HoldOutgoing(ctx context.Context) error {
+	return s.transact(ctx, func(tx *Tx) error {
+		if text, err := noneIsZero(tx.metaText(restoreKey)(ctx)); err != nil || text != "" {
+			return err
+		}
+		return tx.putMeta(ctx, restoreKey, RestoreHeld{Since: tx.now, Outgoing: true})
+	})
 }
 
 // ReleaseRestore lets go what a restore held: fires and notifications, and with keys the API keys that it suspended. It

@@ -66,6 +66,8 @@ type Store struct {
 	log     *slog.Logger
 	now     func() time.Time
 	path    string // SQLite only: the file
+	file    *fileWatch
+	opened  Options
 	live    liveFile
 
 	chain     chain // the audit chain as this process knows it
@@ -106,7 +108,7 @@ var (
 
 // Open connects to o.URL, migrates it when asked to, and checks that the secrets are the database's own.
 func Open(ctx context.Context, o Options) (*Store, error) {
-	s := &Store{log: o.Log, now: o.Now}
+	s := &Store{log: o.Log, now: o.Now, opened: o}
 	s.chain.queue = make(chan struct{}, 1)
 	s.chain.news = make(chan struct{}, 1)
 	s.chain.grace = o.Grace
@@ -220,7 +222,7 @@ func (s *Store) Update(ctx context.Context, fn func(*Tx) error) error {
 	if err != nil {
 		return s.settle(ctx, tx, err)
 	}
-	err = tx.Commit()
+	err = s.committed(tx.Commit())
 	release(err)
 	return wrap("commit", err)
 }
@@ -235,7 +237,7 @@ func (s *Store) transact(ctx context.Context, fn func(*Tx) error) error {
 	if err := fn(tx); err != nil {
 		return err
 	}
-	return wrap("commit", tx.Commit())
+	return wrap("commit", s.committed(tx.Commit()))
 }
 
 // begin starts a transaction on a connection of its own. Each statement sees what was committed before it. Connections

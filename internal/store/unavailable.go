@@ -28,7 +28,7 @@ func Unavailable(err error) bool {
 	if _, ok := errors.AsType[*net.OpError](err); ok { // not net.Error: SQLite's errors of every kind are ones
 		return true
 	}
-	return errors.Is(err, sql.ErrConnDone) || errors.Is(err, context.DeadlineExceeded) ||
+	return errors.Is(err, sql.ErrConnDone) || errors.Is(err, ErrDatabaseGone) || errors.Is(err, context.DeadlineExceeded) ||
 		errors.Is(err, sqlite3.BUSY) || errors.Is(err, sqlite3.FULL) || errors.Is(err, sqlite3.IOERR) || errors.Is(err, sqlite3.READONLY)
 }
 

@@ -34,7 +34,7 @@ const SessionSecret = "test-session-secret-test-session-secret-01"
 type Options struct {
 	Database string   // as storetest gives it; "" is a fresh SQLite file
 	Environ  []string // further settings, NAME=value; they win
-	Home     string   // "" is a fresh directory
+	Home     string   // "" is a fresh directory, or for a SQLite file always the same one beside it
 	Bare     bool     // no secrets and no account are given, so that the brain mints and prints its set-up URL
 
 	Now func() time.Time // nil: the machine's clock
@@ -85,6 +85,9 @@ func TryStart(t testing.TB, o Options) (*Brain, error) {
 // o.Bare, secrets and the first account.
 func Environ(t testing.TB, o Options) []string {
 	t.Helper()
+	if path, ok := strings.CutPrefix(o.Database, "sqlite:"); ok && o.Home == "" {
+		o.Home = path + ".home"
+	}
 	if o.Home == "" {
 		o.Home = filepath.Join(t.TempDir(), "home")
 	}

@@ -1,0 +1,23 @@
+package app
+
+import (
+	"log/slog"
+	"time"
+
+	"github.com/z4j-go/z4j/internal/config"
+	"github.com/z4j-go/z4j/internal/custody"
+	"github.com/z4j-go/z4j/internal/store"
+)
+
+// graceEntries is how many entries an ordinary failover may lose: a second of the fastest log.
+const graceEntries = 1000
+
+// grace is what an ordinary failover may lose of the audit log.
+func grace(c *config.Config) store.Grace {
+	return store.Grace{Time: c.Audit.FailoverGrace, Entries: graceEntries}
+}
+
+// Custody returns what watches the audit log of s as configured; it starts nothing.
+func Custody(c *config.Config, s *store.Store, log *slog.Logger, now func() time.Time) *custody.Custody {
+	return custody.New(custody.Options{Store: s, Log: log, Now: now, Home: c.General.Home, Anchors: c.Audit.Anchors, Grace: grace(c)})
+}

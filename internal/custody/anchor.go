@@ -1,0 +1,30 @@
+package custody
+
+import (
+	"context"
+	"time"
+)
+
+// history names one history of one installation.
+type history struct{ instance, generation string }
+
+func (h history) path() string { return "z4j/" + h.instance + "/" + h.generation }
+
+// anchor is a place that keeps notes. It believes none of them: whoever reads checks signatures.
+type anchor interface {
+	String() string
+	// histories lists those that there are notes of.
+	histories(ctx context.Context, instance string) ([]history, error)
+	// checkpoints returns notes of the newest checkpoints of h whose sizes are at most a given one, at least the newest
+	// of these, in any order.
+	checkpoints(ctx context.Context, h history, most int64) ([]string, error)
+	putCheckpoint(ctx context.Context, h history, size int64, at time.Time, note string) error
+	// lines returns the notes of h's lines of entries behind a number.
+	lines(ctx context.Context, h history, after int64) ([]string, error)
+	// lastLine is the number of the newest entry that h has a line of, 0 for none.
+	lastLine(ctx context.Context, h history) (int64, error)
+	putLine(ctx context.Context, h history, seq int64, part int, note string) error
+}
+
+// reach bounds a look at an anchor outside of this machine.
+const reach = 15 * time.Second

@@ -1,0 +1,225 @@
+package custody
+
+import (
+	"context"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"math"
+
+	"github.com/z4j-go/z4j/internal/audit"
+	"github.com/z4j-go/z4j/internal/store"
+)
+
+// leafPage is how many rows are read at once.
+const leafPage = 1000
+
+// Checkpoint signs the whole log as it is, if something is new, and puts that into the anchors. It compares first: nothing
+// is signed while the history is in doubt.
+func (c *Custody) Checkpoint(ctx context.Context) error {
+	if c.o.ReadOnly || c.signer().IsZero() {
+		return nil
+	}
+	if err := c.examine(ctx, true); err != nil {
+		return err
+	}
+	held, err := c.o.Store.Hold(ctx)
+	if err != nil || held != nil || c.o.Store.AuditErr() != nil {
+		return err // why changes are refused is told elsewhere
+	}
+	st, err := c.chain(ctx)
+	if err != nil {
+		return err
+	}
+	newest, err := c.newest(ctx, &st)
+	if err != nil || newest.Size >= st.head.Seq {
+		return err
+	}
+	tree, err := c.tree(ctx, &st)
+	if err != nil {
+		return err
+	}
+	last, err := c.extend(ctx, tree, st.head.Seq)
+	if err != nil {
+		return err
+	}
+	present, err := c.o.Store.PresentPlace(ctx)
+	if err != nil {
+		return err
+	}
+	cp := audit.Checkpoint{
+		Instance: st.instance, Generation: st.current(), Size: tree.Size(), Root: tree.Root(), RowHMAC: last.RowHMAC,
+		Time: store.TimeOf(c.o.Now()).UnixMicro(), Timeline: present.Timeline,
+	}
+	note, err := c.signer().SignCheckpoint(cp)
+	if err != nil {
+		return err
+	}
+	if err := c.o.Store.PutCheckpoint(ctx, cp, note, tree.Peaks()); err != nil {
+		return err
+	}
+	c.mirror(ctx, &st)
+	c.publish(ctx, &cp, note)
+	return nil
+}
+
+// publish puts a checkpoint into the anchors outside of this home.
+func (c *Custody) publish(ctx context.Context, cp *audit.Checkpoint, note string) {
+	h := history{cp.Instance, cp.Generation}
+	for _, a := range c.sharedAnchors(ctx) {
+		c.note(ctx, a.String()+" writing", a.putCheckpoint(ctx, h, cp.Size, store.TimeAt(cp.Time).Time, note))
+	}
+}
+
+// newest returns the largest checkpoint of the present history that the database keeps and one of our keys signed.
+func (c *Custody) newest(ctx context.Context, st *chainState) (audit.Checkpoint, error) {
+	notes, err := c.o.Store.NewestCheckpointNotes(ctx, st.current(), 8)
+	if err != nil {
+		return audit.Checkpoint{}, err
+	}
+	for cp := range c.own(notes, st.instance, st.current()) {
+		return cp, nil
+	}
+	return audit.Checkpoint{}, nil
+}
+
+// tree returns the tree to go on from: the one that was kept, if it is that of a checkpoint of our own whose last row is
+// still there; else that of the rows which were pruned, or an empty one.
+func (c *Custody) tree(ctx context.Context, st *chainState) (*audit.Tree, error) {
+	f, err := c.o.Store.Frontier(ctx)
+	if err != nil && !errors.Is(err, store.ErrNotFound) {
+		return nil, err
+	}
+	if err == nil && f.Size >= st.boundary.Through {
+		trusted, err := c.trusts(ctx, &f, st)
+		if err != nil {
+			return nil, err
+		}
+		if trusted != nil {
+			return trusted, nil
+		}
+		c.o.Log.WarnContext(ctx, "the kept tree of the audit log is not that of a signed checkpoint: it is made again", "size", f.Size)
+	}
+	return c.base(st)
+}
+
+// base is the tree of the rows that were pruned; an empty one if there are none.
+func (c *Custody) base(st *chainState) (*audit.Tree, error) {
+	if st.boundary.Through == 0 {
+		return &audit.Tree{}, nil
+	}
+	peaks, err := hex.DecodeString(st.boundary.Peaks)
+	if err != nil {
+		return nil, fmt.Errorf("read the peaks of the pruned rows: %w", err)
+	}
+	return audit.TreeFromPeaks(st.boundary.Through, peaks)
+}
+
+// trusts returns the tree of f if a signed checkpoint has its root, nil if none has.
+func (c *Custody) trusts(ctx context.Context, f *store.Frontier, st *chainState) (*audit.Tree, error) {
+	tree, err := audit.TreeFromPeaks(f.Size, f.Peaks)
+	if err != nil {
+		return nil, nil //nolint:nilerr,nilnil // what is no tree is not trusted.
+	}
+	notes, err := c.o.Store.CheckpointNotes(ctx, f.Generation, f.Size-1, 1)
+	if err != nil {
+		return nil, err
+	}
+	for cp := range c.own(notes, st.instance, f.Generation) {
+		if cp.Size != f.Size || cp.Root != tree.Root() {
+			continue
+		}
+		standing, err := c.stands(ctx, &cp, st)
+		if err != nil {
+			return nil, err
+		}
+		if standing == Agrees {
+			return tree, nil
+		}
+	}
+	return nil, nil //nolint:nilnil // as said.
+}
+
+// extend adds the rows up to a number and returns the last. A row that is missing inside, which a verification tells of,
+// stands as an empty leaf: it stops no checkpoint.
+func (c *Custody) extend(ctx context.Context, tree *audit.Tree, through int64) (last audit.Row, err error) {
+	missing := int64(0)
+	for tree.Size() < through {
+		rows, err := c.o.Store.AuditLeaves(ctx, tree.Size(), through, leafPage)
+		if err != nil {
+			return last, err
+		}
+		if len(rows) == 0 {
+			return last, fmt.Errorf("extend the tree of the audit log: rows behind %d are gone", tree.Size())
+		}
+		for i := range rows {
+			missing += fill(tree, rows[i].Seq)
+			tree.Append(rows[i].Body, rows[i].RowHMAC)
+		}
+		last = rows[len(rows)-1]
+	}
+	if missing > 0 {
+		c.o.Log.ErrorContext(ctx, "rows of the audit log are missing inside; `z4j-brain audit verify` says which", "rows", missing)
+	}
+	return last, nil
+}
+
+// fill puts empty leaves for the rows that are missing before row seq.
+func fill(tree *audit.Tree, seq int64) (missing int64) {
+	for tree.Size() < seq-1 {
+		tree.Append(nil, "")
+		missing++
+	}
+	return missing
+}
+
+// mirror puts the checkpoints that the database keeps, whoever signed them, into the anchor of this home.
+func (c *Custody) mirror(ctx context.Context, st *chainState) {
+	if c.local == nil || c.o.ReadOnly {
+		return
+	}
+	c.note(ctx, c.local.String()+" writing", c.mirrorNew(ctx, st))
+}
+
+func (c *Custody) mirrorNew(ctx context.Context, st *chainState) error {
+	h := history{st.instance, st.current()}
+	c.mu.Lock()
+	after, known := c.mirrored[h.generation]
+	c.mu.Unlock()
+	if !known {
+		notes, err := c.local.checkpoints(ctx, h, math.MaxInt64)
+		if err != nil {
+			return err
+		}
+		for cp := range c.own(notes, h.instance, h.generation) {
+			after = cp.Size
+			break
+		}
+		newest, err := c.newest(ctx, st)
+		if err != nil {
+			return err
+		}
+		if after == 0 && newest.Size > 0 {
+			after = newest.Size - 1 // a home that is new needs the newest only
+		}
+	}
+	notes, err := c.o.Store.CheckpointNotes(ctx, h.generation, after, leafPage)
+	if err != nil {
+		return err
+	}
+	keys := c.publicKeys()
+	for _, note := range notes {
+		cp, err := audit.OpenCheckpoint(note, keys...)
+		if err != nil || cp.Instance != h.instance || cp.Generation != h.generation || cp.Size <= after {
+			continue // nobody of ours signed it
+		}
+		if err := c.local.putCheckpoint(ctx, h, cp.Size, store.TimeAt(cp.Time).Time, note); err != nil {
+			return err
+		}
+		after = cp.Size
+	}
+	c.mu.Lock()
+	c.mirrored[h.generation] = after
+	c.mu.Unlock()
+	return nil
+}

@@ -1,0 +1,182 @@
+package custody
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/z4j-go/z4j/internal/audit"
+	"github.com/z4j-go/z4j/internal/store"
+	"github.com/z4j-go/z4j/internal/target"
+	"github.com/z4j-go/z4j/internal/target/targettest"
+)
+
+var someHistory = history{strings.Repeat("a", 32), strings.Repeat("b", 32)}
+
+// anchors makes one of each kind.
+func anchors(t *testing.T) map[string]anchor {
+	t.Helper()
+	location, o, _ := targettest.Bucket(t)
+	bucket, err := target.Open(t.Context(), location, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return map[string]anchor{
+		"home":      &fileAnchor{dir: filepath.Join(t.TempDir(), "anchors"), make: true},
+		"directory": &fileAnchor{dir: t.TempDir()},
+		"bucket":    &bucketAnchor{Target: bucket},
+	}
+}
+
+func noteOf(size int) string {
+	return fmt.Sprintf("z4j/x/y\n%d\n%s\n\n— x y\n", size, strings.Repeat("r", 400))
+}
+
+func largest(notes []string) (size int64) {
+	for _, n := range notes {
+		size = max(size, sizeOf(n))
+	}
+	return size
+}
+
+// TestAnchorsGiveTheNewest whatever was written before it, also of a history that went on beyond its end.
+func TestAnchorsGiveTheNewest(t *testing.T) {
+	const month = 31 * 24 * time.Hour
+	begin := time.Date(2026, 1, 15, 0, 0, 0, 0, time.UTC)
+	for name, a := range anchors(t) {
+		ctx := context.Background()
+		if notes, err := a.checkpoints(ctx, someHistory, 1<<50); err != nil || len(notes) != 0 {
+			t.Errorf("%s, empty: %d notes, %v; want none", name, len(notes), err)
+		}
+		count := 300 // more than the tail of a file holds
+		if name == "bucket" {
+			count = 12
+		}
+		for i := 1; i <= count; i++ {
+			at := begin.Add(time.Duration(i) * month / time.Duration(count))
+			if err := a.putCheckpoint(ctx, someHistory, int64(i), at, noteOf(i)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for _, most := range []int{count + 5, count, count - 1, 5, 1} {
+			notes, err := a.checkpoints(ctx, someHistory, int64(most))
+			if want := int64(min(most, count)); err != nil || largest(notes) != want {
+				t.Errorf("%s, at most %d: %d, %v; want %d", name, most, largest(notes), err, want)
+			}
+		}
+		if notes, err := a.checkpoints(ctx, someHistory, 0); err != nil || len(notes) != 0 {
+			t.Errorf("%s, at most 0: %d notes, %v; want none", name, len(notes), err)
+		}
+		found, err := a.histories(ctx, someHistory.instance)
+		if err != nil || !slices.Equal(found, []history{someHistory}) {
+			t.Errorf("%s: histories %v, %v; want one", name, found, err)
+		}
+	}
+}
+
+// TestAnchorsKeepLines by the number of their entry.
+func TestAnchorsKeepLines(t *testing.T) {
+	for name, a := range anchors(t) {
+		ctx := context.Background()
+		for _, l := range []struct{ seq, part int }{{3, 0}, {70, 0}, {70, 1}, {1200, 0}} {
+			note := fmt.Sprintf("z4j-line/x/y\n%d\npart %d\n\n— x y\n", l.seq, l.part)
+			if err := a.putLine(ctx, someHistory, int64(l.seq), l.part, note); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if last, err := a.lastLine(ctx, someHistory); err != nil || last != 1200 {
+			t.Errorf("%s: the last line is of %d, %v; want 1200", name, last, err)
+		}
+		for after, want := range map[int64]int{0: 4, 3: 3, 70: 1, 1200: 0} {
+			if notes, err := a.lines(ctx, someHistory, after); err != nil || len(notes) != want {
+				t.Errorf("%s: %d lines behind %d, %v; want %d", name, len(notes), after, err, want)
+			}
+		}
+	}
+}
+
+// TestTornLineSpoilsNoOther: a write that a power cut ended half-way is passed over, and the next note stands for itself.
+func TestTornLineSpoilsNoOther(t *testing.T) {
+	a := &fileAnchor{dir: t.TempDir()}
+	ctx, now := context.Background(), time.Now()
+	if err := a.putCheckpoint(ctx, someHistory, 1, now, noteOf(1)); err != nil {
+		t.Fatal(err)
+	}
+	files, err := a.files(someHistory)
+	if err != nil || len(files) != 1 {
+		t.Fatalf("files %v, %v; want one", files, err)
+	}
+	whole, err := json.Marshal(noteOf(2))
+	if err != nil {
+		t.Fatal(err)
+	}
+	before, err := os.ReadFile(files[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	for cut := range len(whole) {
+		if err := os.WriteFile(files[0], append(slices.Clone(before), whole[:cut]...), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := a.putCheckpoint(ctx, someHistory, 3, now, noteOf(3)); err != nil {
+			t.Fatal(err)
+		}
+		notes, err := a.checkpoints(ctx, someHistory, 1<<50)
+		if err != nil || !slices.Equal(notes, []string{noteOf(1), noteOf(3)}) {
+			t.Fatalf("a line cut after %d bytes: %d notes, %v; want the two whole ones", cut, len(notes), err)
+		}
+	}
+	info, err := os.Stat(files[0])
+	if err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("mode %v, %v; want 0600", info.Mode(), err)
+	}
+}
+
+// TestMissingDirectoryIsAnAlert: one that should be mounted is not made, so that nothing goes below the mount.
+func TestMissingDirectoryIsAnAlert(t *testing.T) {
+	a := &fileAnchor{dir: filepath.Join(t.TempDir(), "mount")}
+	if err := a.putCheckpoint(context.Background(), someHistory, 1, time.Now(), noteOf(1)); err == nil {
+		t.Error("written into a directory that is not there, want an error")
+	}
+	if _, err := a.checkpoints(context.Background(), someHistory, 9); err == nil {
+		t.Error("read from a directory that is not there, want an error")
+	}
+}
+
+// TestGraceOfAFailover measures what is lost between the anchor and the log of the standby.
+func TestGraceOfAFailover(t *testing.T) {
+	const second = 1_000_000
+	at := func(size, seconds int64) audit.Checkpoint {
+		return audit.Checkpoint{Size: size, Time: seconds * second, Timeline: 1}
+	}
+	c := New(Options{Now: time.Now, Grace: store.Grace{Time: time.Minute, Entries: 1000}})
+	for _, tt := range []struct {
+		name           string
+		local          opinion
+		head, ts       int64
+		timeline       int64
+		higher, within bool
+	}{
+		{"ten entries of ten seconds", opinion{standing: Behind, newest: at(110, 1010)}, 100, 1000, 2, true, true},
+		{"a thousand", opinion{standing: Behind, newest: at(1100, 1010)}, 100, 1000, 2, true, true},
+		{"a thousand and one", opinion{standing: Behind, newest: at(1101, 1010)}, 100, 1000, 2, true, false},
+		{"a minute", opinion{standing: Behind, newest: at(110, 1060)}, 100, 1000, 2, true, true},
+		{"more than a minute", opinion{standing: Behind, newest: at(110, 1061)}, 100, 1000, 2, true, false},
+		{"on the same timeline", opinion{standing: Behind, newest: at(110, 1010)}, 100, 1000, 1, false, true},
+		{"grown again", opinion{standing: Against, newest: at(110, 1010), agreed: at(90, 990)}, 200, 1100, 2, true, true},
+		{"grown again, and nothing known to agree", opinion{standing: Against, newest: at(110, 1010)}, 200, 1100, 2, true, false},
+		{"of a history that is not named", opinion{standing: Unnamed, newest: at(110, 1010)}, 100, 1000, 2, true, false},
+	} {
+		var s Situation
+		c.measure(&s, &tt.local, &chainState{head: audit.Row{Seq: tt.head, TS: tt.ts * second}}, store.Place{Timeline: tt.timeline})
+		if s.Higher != tt.higher || s.Within != tt.within {
+			t.Errorf("%s: higher %t, within %t; want %t, %t", tt.name, s.Higher, s.Within, tt.higher, tt.within)
+		}
+	}
+}

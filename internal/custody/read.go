@@ -1,0 +1,225 @@
+package custody
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"os"
+	"slices"
+	"syscall"
+
+	"github.com/z4j-go/z4j/internal/audit"
+	"github.com/z4j-go/z4j/internal/store"
+)
+
+// anchors are all that there are.
+func (c *Custody) anchors(ctx context.Context) []anchor {
+	out := slices.Clone(c.sharedAnchors(ctx))
+	if c.local != nil {
+		out = append([]anchor{c.local}, out...)
+	}
+	return out
+}
+
+// Witnesses returns, of every readable anchor, the newest checkpoint of each history of this installation, and of one that
+// ended also the newest up to its end. Anchors that can't be read are Troubles.
+func (c *Custody) Witnesses(ctx context.Context) ([]audit.Witness, error) {
+	st, err := c.chain(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var out []audit.Witness
+	for _, a := range c.anchors(ctx) {
+		found, err := a.histories(ctx, st.instance)
+		c.note(ctx, a.String(), err)
+		for _, h := range found {
+			for _, most := range []int64{math.MaxInt64, st.end(h.generation)} {
+				notes, err := a.checkpoints(ctx, h, most)
+				c.note(ctx, a.String(), err)
+				for cp := range c.own(notes, h.instance, h.generation) {
+					w := audit.Witness{Checkpoint: cp, Where: a.String(), Outside: c.outside(a), Shared: a != c.local}
+					if !slices.Contains(out, w) {
+						out = append(out, w)
+					}
+					break
+				}
+			}
+		}
+	}
+	slices.SortStableFunc(out, func(a, b audit.Witness) int { return cmp.Compare(a.Size, b.Size) })
+	return out, nil
+}
+
+// outside reports whether an anchor lies beyond this machine, as far as that can be told: a bucket does, and a directory
+// that is mounted from elsewhere than the home.
+func (c *Custody) outside(a anchor) bool {
+	f, file := a.(*fileAnchor)
+	if !file {
+		return true
+	}
+	there, err1 := os.Stat(f.dir)
+	here, err2 := os.Stat(c.o.Home)
+	if a == c.local || err1 != nil || err2 != nil {
+		return false
+	}
+	x, ok1 := there.Sys().(*syscall.Stat_t)
+	y, ok2 := here.Sys().(*syscall.Stat_t)
+	return ok1 && ok2 && x.Dev != y.Dev
+}
+
+// end is the size up to which a history counts.
+func (s *chainState) end(generation string) int64 {
+	for i, g := range s.generations[:max(0, len(s.generations)-1)] {
+		if g.ID == generation {
+			return s.generations[i+1].Fork
+		}
+	}
+	return math.MaxInt64
+}
+
+// Checkpoints are those of Witnesses.
+func (c *Custody) Checkpoints(ctx context.Context) ([]audit.Checkpoint, error) {
+	list, err := c.Witnesses(ctx)
+	out := make([]audit.Checkpoint, len(list))
+	for i := range list {
+		out[i] = list[i].Checkpoint
+	}
+	return out, err
+}
+
+// Lines returns what all readable anchors know of one installation's entries, by history and number, each once.
+func (c *Custody) Lines(ctx context.Context, instance string) ([]audit.Line, error) {
+	keys := c.publicKeys()
+	var out []audit.Line
+	seen := map[string]bool{}
+	for _, a := range c.anchors(ctx) {
+		found, err := a.histories(ctx, instance)
+		c.note(ctx, a.String(), err)
+		for _, h := range found {
+			if h.instance != instance {
+				continue
+			}
+			notes, err := a.lines(ctx, h, 0)
+			c.note(ctx, a.String(), err)
+			for _, n := range notes {
+				l, err := audit.OpenLine(n, keys...)
+				id := fmt.Sprint(l.Generation, l.Seq, l.Facts.Part)
+				if err != nil || l.Instance != instance || seen[id] {
+					continue
+				}
+				seen[id] = true
+				out = append(out, l)
+			}
+		}
+	}
+	slices.SortStableFunc(out, func(a, b audit.Line) int {
+		return cmp.Or(cmp.Compare(a.Generation, b.Generation), cmp.Compare(a.Seq, b.Seq), cmp.Compare(a.Facts.Part, b.Facts.Part))
+	})
+	return out, nil
+}
+
+// Acknowledged says what Acknowledge did.
+type Acknowledged struct {
+	Generation string `json:"generation"`
+	Previous   string `json:"previous"`
+	Fork       int64  `json:"fork"`
+	Defused    bool   `json:"defused"`
+}
+
+// ErrNoHold says that nothing is in doubt.
+var ErrNoHold = errors.New("the history is not in doubt")
+
+// Acknowledge ends a hold: the database as it is holds from now on, in a new history, at the place where it is. defuse
+// makes void what an older state would bring back to life.
+func (c *Custody) Acknowledge(ctx context.Context, by audit.Actor, reason string, defuse bool) (out Acknowledged, err error) {
+	s := c.o.Store
+	held, err := s.Hold(ctx)
+	if err != nil {
+		return out, err
+	}
+	if held == nil {
+		return out, fmt.Errorf("acknowledge: %w", ErrNoHold)
+	}
+	st, err := c.chain(ctx)
+	if err != nil {
+		return out, err
+	}
+	local, _ := c.askLocal(ctx, &st)
+	fork := local.agreed.Size
+	if held.Fork != nil {
+		fork = *held.Fork
+	}
+	abandoned, err := c.abandoned(ctx, &st)
+	if err != nil {
+		return out, err
+	}
+	place, err := c.newPlace(ctx)
+	if err != nil {
+		return out, err
+	}
+	n := store.NewGeneration{Cause: "acknowledged", Reason: reason, Actor: by, Fork: fork, Abandoned: abandoned, Defuse: defuse, Place: &place}
+	if local.newest.Size > 0 {
+		n.AnchorSize, n.AnchorRoot = local.newest.Size, fmt.Sprintf("%x", local.newest.Root)
+	}
+	out = Acknowledged{Previous: st.current(), Fork: min(fork, st.head.Seq), Defused: defuse}
+	out.Generation, err = s.StartGeneration(ctx, n)
+	return out, err
+}
+
+// Prove returns the proof that entry seq is in the log, for the newest checkpoint. One that none covers yet gets one.
+func (c *Custody) Prove(ctx context.Context, seq int64) (audit.Proof, error) {
+	st, err := c.chain(ctx)
+	if err != nil {
+		return audit.Proof{}, err
+	}
+	if seq < 1 || seq > st.head.Seq {
+		return audit.Proof{}, fmt.Errorf("prove entry %d: the audit log has entries 1 to %d: %w", seq, st.head.Seq, store.ErrNotFound)
+	}
+	cp, err := c.newest(ctx, &st)
+	if err == nil && cp.Size < seq {
+		if err = c.Checkpoint(ctx); err == nil {
+			cp, err = c.newest(ctx, &st)
+		}
+	}
+	if err != nil {
+		return audit.Proof{}, err
+	}
+	if cp.Size < seq {
+		return audit.Proof{}, fmt.Errorf("prove entry %d: no checkpoint covers it, and none can be signed now: %w", seq, c.o.Store.AuditErr())
+	}
+	notes, err := c.o.Store.CheckpointNotes(ctx, cp.Generation, cp.Size-1, 1)
+	if err != nil {
+		return audit.Proof{}, err
+	}
+	return c.prove(ctx, seq, &cp, notes[0], &st)
+}
+
+func (c *Custody) prove(ctx context.Context, seq int64, cp *audit.Checkpoint, note string, st *chainState) (audit.Proof, error) {
+	base, err := c.base(st)
+	if err != nil {
+		return audit.Proof{}, err
+	}
+	p, err := audit.NewProver(seq, cp.Size, base.Size(), base.Peaks())
+	if err != nil {
+		return audit.Proof{}, err
+	}
+	for at, more := base.Size(), true; more; {
+		rows, err := c.o.Store.AuditLeaves(ctx, at, cp.Size, leafPage)
+		if err != nil {
+			return audit.Proof{}, err
+		}
+		if len(rows) == 0 {
+			return audit.Proof{}, fmt.Errorf("prove entry %d: rows behind %d are gone", seq, at)
+		}
+		for i := range rows {
+			for ; at < rows[i].Seq-1; at++ {
+				p.Row(&audit.Row{}) // as extend fills it
+			}
+			more = p.Row(&rows[i])
+			at = rows[i].Seq
+		}
+	}
+	return p.Finish(note, cp.Root)
+}
