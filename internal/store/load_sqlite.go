@@ -128,7 +128,7 @@ func (t *sqliteTarget) begin(ctx context.Context, schema int64, tables []*shape)
 	if err != nil {
 		return err
 	}
-	if err := t.conn.Exec(`CREATE TABLE ` + restoringTable + ` (since integer)`); err != nil {
+	if err := t.conn.Exec(`PRAGMA auto_vacuum = INCREMENTAL; CREATE TABLE ` + restoringTable + ` (since integer)`); err != nil {
 		return err
 	}
 	if err := t.conn.Close(); err != nil {

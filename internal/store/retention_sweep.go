@@ -1,6 +1,7 @@
 package store
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -51,9 +52,9 @@ const (
 	sweepTerm  = 2 * time.Minute // of its lease; each batch renews it
 	firstBatch = 200             // rows
 	leastBatch = 20
-	mostBatch  = 5000
-	longBatch  = 50 * time.Millisecond // half of what a lock may take: the next batch is smaller
-	shortBatch = 15 * time.Millisecond // the next batch is larger
+	mostBatch  = 2000
+	longBatch  = 30 * time.Millisecond // a third of what a lock may take: the next batch is so much smaller
+	shortBatch = 10 * time.Millisecond // the next batch is larger
 	lockTries  = 40                    // for a batch, or a partition, that others hold
 	sweepLocks = `SET LOCAL lock_timeout = '100ms'`
 )
@@ -78,10 +79,7 @@ type sweeper struct {
 // runs in one process at a time. An error for which Waits is true says that it has to wait for something; what it deleted
 // before that is in Swept, and recorded.
 func (s *Store) Sweep(ctx context.Context, o SweepOptions) (out Swept, err error) {
-	w := &sweeper{Store: s, o: o, now: TimeOf(s.now()), batch: o.Batch, out: Swept{Rows: map[string]int64{}, Partitions: []string{}, Busy: []string{}}}
-	if w.batch == 0 {
-		w.batch = firstBatch
-	}
+	w := &sweeper{Store: s, o: o, now: TimeOf(s.now()), batch: cmp.Or(o.Batch, firstBatch), out: Swept{Rows: map[string]int64{}, Partitions: []string{}, Busy: []string{}}}
 	if err := s.maySweep(ctx, w.now); err != nil {
 		return w.out, fmt.Errorf("sweep: %w", err)
 	}
@@ -125,6 +123,7 @@ func (w *sweeper) run(ctx context.Context) (err error) {
 		return err
 	}
 	for _, p := range policies() {
+		w.batch = min(w.batch, cmp.Or(w.o.Batch, firstBatch)) // a row of another table costs something else
 		switch p.kind {
 		case byDay:
 			err = w.events(ctx)
@@ -295,7 +294,7 @@ func (w *sweeper) guard(ctx context.Context, tx *Tx, r *rule) error {
 func (w *sweeper) adapt(took time.Duration) {
 	switch {
 	case took > longBatch:
-		w.batch = max(w.batch/2, leastBatch)
+		w.batch = max(int(int64(w.batch)*int64(longBatch)/int64(took)), leastBatch)
 	case took < shortBatch:
 		w.batch = min(w.batch*2, mostBatch)
 	}
