@@ -210,7 +210,9 @@ func (s *Summary) print(w io.Writer, asJSON bool) error {
 		fmt.Fprintf(&b, "%-12s"+format+"\n", append([]any{name}, args...)...)
 	}
 	line("connections", "%d, %d events a frame, at most %d frames without ack", s.Connections, s.EventsAFrame, s.Window)
-	line("events", "%d acked of %d in %.1f s: %.0f a second", s.Acked, s.Sent, s.Seconds, s.Rate)
+	if s.Sent > 0 {
+		line("events", "%d acked of %d in %.1f s: %.0f a second", s.Acked, s.Sent, s.Seconds, s.Rate)
+	}
 	if s.Goal > 0 {
 		line("goal", "%.0f a second: %s", s.Goal, map[bool]string{true: "met", false: "missed"}[s.Met])
 	}

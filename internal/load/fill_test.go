@@ -280,6 +280,38 @@ func TestFillThatEndsEarlyLeavesItsIndexes(t *testing.T) {
 	}
 }
 
+// TestFillMendsAfterAKill leaves a database as a fill leaves it that is killed between its rows and its indexes: what it
+// noted stands, and indexes are missing.
+func TestFillMendsAfterAKill(t *testing.T) {
+	url := storetest.Postgres(t)
+	s := storetest.Open(t, url)
+	db := storetest.DB(t, url)
+	const indexes = `SELECT tablename, indexname, indexdef FROM pg_indexes WHERE schemaname = current_schema() AND tablename NOT LIKE 'events_2026%' ORDER BY 1, 2`
+	const noted = `SELECT value FROM meta WHERE key = 'fill_indexes_set_aside'`
+	before, note := storetest.Rows(t, db, indexes), ""
+	_, err := load.Fill(t.Context(), s, load.FillOptions{History: every(200), Done: func(int64, int64) { note = storetest.Rows(t, db, noted)[0][0] }})
+	if err != nil || !strings.Contains(note, "tasks_name") {
+		t.Fatalf("fill: %v; it noted %q, want its indexes", err, note)
+	}
+	if left := storetest.Rows(t, db, noted); len(left) > 0 {
+		t.Errorf("after the fill its note still stands: %q", left)
+	}
+	for _, q := range []string{`DROP INDEX tasks_name`, `ALTER TABLE events DROP CONSTRAINT events_pkey`, `ALTER TABLE attempts DROP CONSTRAINT attempts_pkey`} {
+		if _, err := db.ExecContext(t.Context(), q); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := db.ExecContext(t.Context(), `INSERT INTO meta (key, value, updated_at) VALUES ('fill_indexes_set_aside', $1, now())`, note); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := load.Fill(t.Context(), s, load.FillOptions{History: every(200)}); !errors.Is(err, store.ErrNotEmpty) {
+		t.Errorf("the next fill: %v, want ErrNotEmpty", err)
+	}
+	if diff := cmp.Diff(before, storetest.Rows(t, db, indexes)); diff != "" {
+		t.Errorf("indexes after the next fill (- before, + after):\n%s", diff)
+	}
+}
+
 func TestFillRefuses(t *testing.T) {
 	s := storetest.Open(t, storetest.SQLite(t))
 	for _, tt := range []struct {
