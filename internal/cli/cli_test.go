@@ -36,10 +36,10 @@ func TestLessonB5ThePasswordLeavesTheEnvironment(t *testing.T) {
 func TestLessonB23EveryCommandHasHelpWithItsExitCodes(t *testing.T) {
 	_, list, _ := run(t, "--help")
 	commands := []string{
-		"serve", "health", "check", "status", "config show", "config validate", "migrate upgrade", "migrate current", "audit verify", "audit adopt-key", "audit prove", "audit check-proof", "audit acknowledge-rollback",
+		"serve", "health", "check", "status", "config show", "config validate", "migrate upgrade", "migrate current", "audit verify", "audit adopt-key", "audit export", "audit prove", "audit check-proof", "audit acknowledge-rollback",
 		"createsuperuser", "bootstrap-admin", "doctor",
 		"api-keys create", "api-keys list", "api-keys revoke", "agents list", "agents mint", "agents revoke",
-		"secrets rotate", "users create", "changepassword",
+		"retention run", "retention hold", "retention release", "retention compact", "secrets rotate", "users create", "changepassword",
 	}
 	for _, command := range commands {
 		code, help, stderr := run(t, append(strings.Fields(command), "--help")...)
