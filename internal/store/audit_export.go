@@ -324,7 +324,11 @@ func (e *AuditExport) page(ctx context.Context, after, through int64, limit int)
 	}
 	f.conditions(&w)
 	tail := w.sql.String() + fmt.Sprintf(" ORDER BY seq LIMIT $%d", len(w.args)+1)
-	p.rows, err = e.store.auditRows(ctx, e.store.read, tail, append(w.args, limit)...)
+	if args := append(w.args, limit); e.store.pool != nil {
+		p.rows, err = e.store.exportRowsPostgres(ctx, tail, args...)
+	} else {
+		p.rows, err = e.store.auditRows(ctx, e.store.read, tail, args...)
+	}
 	if err != nil || len(p.rows) == 0 {
 		return p, wrap("read audit rows", err)
 	}
