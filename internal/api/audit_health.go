@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/z4j-go/z4j/internal/audit"
 	"github.com/z4j-go/z4j/internal/store"
 )
 
@@ -31,6 +32,7 @@ type AuditHealth struct {
 	mu     sync.Mutex // of what follows
 	at     time.Time  // of the newest try; zero: there was none
 	err    error      // its outcome
+	state  store.AuditState
 }
 
 // NewAuditHealth returns an AuditHealth of a database.
@@ -82,6 +84,84 @@ func (h *AuditHealth) Err() error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return h.err
+}
+
+// Refresh reads what the verifications of any brain found, and tells the log when that is news to this one: it is how a
+// start says that the audit log is broken, and since when.
+func (h *AuditHealth) Refresh(ctx context.Context) error {
+	state, err := h.store.AuditState(ctx)
+	if err != nil {
+		return err
+	}
+	h.mu.Lock()
+	was := h.state.Broken
+	h.state = state
+	h.mu.Unlock()
+	switch {
+	case state.Broken != nil && was == nil:
+		h.log.ErrorContext(ctx, "audit log is broken", "result", state.Broken.Result, "why", state.Broken.Why(), "since", state.BrokenSince.String())
+	case state.Broken == nil && was != nil:
+		h.log.InfoContext(ctx, "audit log is whole again")
+	}
+	return nil
+}
+
+// State returns what the verifications found, as far as this brain knows.
+func (h *AuditHealth) State() store.AuditState {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.state
+}
+
+// Chain is what health says of verifications.
+type Chain struct {
+	OK          *bool         `json:"audit_chain_ok" doc:"false when a verification found the audit log tampered with or behind an anchor; null before the first"`
+	Broken      string        `json:"audit_chain_detail,omitempty" doc:"what is broken"`
+	BrokenSince *store.Time   `json:"audit_broken_since,omitempty"`
+	Unproved    []audit.Range `json:"audit_unproved,omitempty" doc:"the first ranges of rows that could not be proved, and why; no fault"`
+	VerifiedAt  *store.Time   `json:"audit_verified_at,omitempty"`
+	VerifiedSeq int64         `json:"audit_verified_seq,omitempty" doc:"number of the last row that was looked at"`
+}
+
+// chainOf says what is known of the log. Ranges that could not be proved are those of the newest walk over every row.
+func chainOf(a *store.AuditState) Chain {
+	out := Chain{OK: a.OK(), BrokenSince: a.BrokenSince}
+	if a.Broken != nil {
+		out.Broken = a.Broken.Why()
+	}
+	if a.Last != nil {
+		out.VerifiedAt, out.VerifiedSeq, out.Unproved = &a.Last.Ended, a.Last.To, a.Last.Unprovable
+	}
+	if a.Full != nil {
+		out.Unproved = a.Full.Unprovable
+	}
+	return out
+}
+
+type auditStatus struct {
+	OK          *bool           `json:"chain_ok"`
+	Result      string          `json:"result" doc:"proved, tampered, behind, not provable; empty before the first verification"`
+	Changes     string          `json:"changes" enum:"ok,history_in_doubt,audit_key_unknown,failed" doc:"whether changes can be made"`
+	Detail      string          `json:"changes_detail,omitempty"`
+	BrokenSince *store.Time     `json:"broken_since,omitempty"`
+	Broken      *store.Verified `json:"broken,omitempty" doc:"the newest verification that found fault, until one of every row finds none"`
+	Last        *store.Verified `json:"last,omitempty"`
+	Full        *store.Verified `json:"full,omitempty" doc:"the newest verification of every row"`
+	Interval    int64           `json:"interval_seconds" doc:"between two verifications; 0 is off"`
+}
+
+// showAuditStatus says what the verifications found. It asks the database: another brain may have found it just now.
+func (s *Server) showAuditStatus(ctx context.Context, _ *struct{}) (*reply[auditStatus], error) {
+	if err := s.Audit.Refresh(ctx); err != nil {
+		return nil, err
+	}
+	a := s.Audit.State()
+	var changes status
+	changes.describe(s.Audit.Err())
+	return &reply[auditStatus]{auditStatus{
+		OK: a.OK(), Result: a.Result(), Changes: changes.Audit, Detail: changes.Detail, BrokenSince: a.BrokenSince, Broken: a.Broken, Last: a.Last, Full: a.Full,
+		Interval: int64(s.Settings.VerifyInterval / time.Second),
+	}}, nil
 }
 
 // describe fills the audit fields of health from an error of Err or Try.

@@ -264,13 +264,13 @@ func TestReadinessFollowsTheDatabase(t *testing.T) {
 				t.Errorf("%s: %d %s, want %d %s", when, got.status, got.text, status, want)
 			}
 		}
-		ready("with a database", 200, `{"status":"ready","audit":"ok"}`)
+		ready("with a database", 200, `{"status":"ready","audit":"ok","audit_chain_ok":null}`)
 		if err := b.store.Close(); err != nil {
 			t.Fatal(err)
 		}
 		b.pass(time.Minute)
-		ready("without", 503, `{"status":"unready","reason":"database","audit":"failed","audit_detail":"the audit log takes no entry or the database is too busy, so that no change is made; the log of the brain says more"}`)
-		if got := c.get("/health"); got.status != 200 || strings.TrimSpace(got.text) != `{"status":"ok","audit":"ok"}` {
+		ready("without", 503, `{"status":"unready","reason":"database","audit":"failed","audit_detail":"the audit log takes no entry or the database is too busy, so that no change is made; the log of the brain says more","audit_chain_ok":null}`)
+		if got := c.get("/health"); got.status != 200 || strings.TrimSpace(got.text) != `{"status":"ok","audit":"ok","audit_chain_ok":null}` {
 			t.Errorf("health: %d %s", got.status, got.text)
 		}
 		if got := c.get("/setup/status"); got.status < 500 || got.code() == "" || got.body["request_id"] == nil {

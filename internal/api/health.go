@@ -17,11 +17,19 @@ type status struct {
 	Reason string `json:"reason,omitempty" enum:"database" doc:"what is missing, when unready"`
 	Audit  string `json:"audit" enum:"ok,history_in_doubt,audit_key_unknown,failed" doc:"whether changes can be made; if not, events are taken and reads answered all the same"`
 	Detail string `json:"audit_detail,omitempty" doc:"what to do about it"`
+
+	Chain
+}
+
+// healthAs is a status with what is known of the audit log's verifications.
+func (s *Server) healthAs(word string) status {
+	state := s.Audit.State()
+	return status{Status: word, Chain: chainOf(&state)}
 }
 
 // showHealth says that the process answers, and what is known of the audit log; it asks nobody.
 func (s *Server) showHealth(context.Context, *struct{}) (*reply[status], error) {
-	out := &reply[status]{status{Status: "ok"}}
+	out := &reply[status]{s.healthAs("ok")}
 	out.Body.describe(s.Audit.Err())
 	return out, nil
 }
@@ -39,11 +47,12 @@ func (s *Server) showReady(ctx context.Context, _ *struct{}) (*readiness, error)
 	ctx, cancel := context.WithTimeout(ctx, readyDeadline)
 	defer cancel()
 	if err := s.Store.Ping(ctx); err != nil {
-		out := &readiness{http.StatusServiceUnavailable, status{Status: "unready", Reason: "database"}}
+		out := &readiness{http.StatusServiceUnavailable, s.healthAs("unready")}
+		out.Body.Reason = "database"
 		out.Body.describe(cmp.Or(s.Audit.Err(), err))
 		return out, nil
 	}
-	out := &readiness{http.StatusOK, status{Status: "ready"}}
+	out := &readiness{http.StatusOK, s.healthAs("ready")}
 	out.Body.describe(s.Audit.Try(ctx))
 	return out, nil
 }

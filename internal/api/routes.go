@@ -145,6 +145,8 @@ func (s *Server) table() []route {
 		{get, "/projects/{slug}/audit", "list-audit", "Audit log of a project, the newest first", inProject(auth.ReadAudit), key(auth.ScopeAuditRead), none, unlimited, call(s.listAudit)},
 		{get, "/audit/export", "export-audit", "The audit log as a file that can be verified", account(), keyNarrowed(auth.ScopeAuditRead), none, exports, call(s.exportAudit)},
 
+		{get, "/audit/status", "get-audit-status", "What the verifications of the audit log found", global(auth.ReadAudit), key(auth.ScopeAuditRead), none, unlimited, call(s.showAuditStatus)},
+
 		{get, "/home/summary", "get-home", "Numbers of all projects that the caller sees", account(), keyNarrowed(auth.ScopeHomeRead), none, unlimited, call(s.showHome)},
 		{get, "/home/recent-failures", "list-recent-failures", "Failed tasks of all projects that the caller sees, the newest first", account(), keyNarrowed(auth.ScopeHomeRead), none, unlimited, call(s.listRecentFailures)},
 

@@ -67,6 +67,7 @@ type Settings struct {
 	HSTSMaxAge      time.Duration
 	HSTSSubdomains  bool
 	ClientPatience  time.Duration // how long a client of an export may take nothing
+	VerifyInterval  time.Duration // between two verifications of the audit log; 0 is off
 }
 
 // Connections are the agents' ones.

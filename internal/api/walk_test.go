@@ -380,7 +380,7 @@ func TestRefusalsReachTheLog(t *testing.T) {
 var matrix = map[string]string{
 	"setup-status": "svaomg", "complete-setup": "nsvaomg", "login": "nsvaomg", "password-policy": "nsvaomg", "get-health": "nsvaomg", "get-readiness": "nsvaomg",
 	"logout": "svaomg", "me": "svaomg", "change-password": "svaomg", "list-sessions": "svaomg", "revoke-other-sessions": "svaomg", "revoke-session": "svaomg",
-	"list-users": "g", "create-user": "g", "create-project": "g", "update-project": "g",
+	"list-users": "g", "get-audit-status": "g", "create-user": "g", "create-project": "g", "update-project": "g",
 	"list-scopes": "svaomg", "list-api-keys": "svaomg", "create-api-key": "svaomg", "change-api-key": "svaomg", "revoke-api-key": "svaomg",
 	"hold-project": "g", "release-project": "g", "get-retention": "g", "hold-installation": "g", "release-installation": "g",
 	"list-projects": "svaomg", "get-home": "svaomg", "list-recent-failures": "svaomg", "get-system": "svaomg",

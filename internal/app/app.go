@@ -98,6 +98,9 @@ func Start(ctx context.Context, o Options) (_ *Brain, err error) {
 	}
 	b.onStop("lease of the brain", time.Second, func(ctx context.Context) error { return b.Store.Leave(ctx, b.holder) })
 	b.audit = api.NewAuditHealth(b.Store, b.Log, b.Now)
+	if err := b.audit.Refresh(ctx); err != nil { // a log that is broken is told; it stops nothing
+		b.Log.WarnContext(ctx, "what verifications found is unknown", "err", err)
+	}
 
 	if err := b.startHorizons(ctx); err != nil {
 		return nil, err

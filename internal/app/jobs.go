@@ -16,7 +16,7 @@ const partitionsAhead = 7
 
 // jobs is everything periodic.
 func (b *Brain) jobs() []jobs.Job {
-	return []jobs.Job{
+	return append([]jobs.Job{
 		{Name: "partitions", Every: time.Hour, Run: b.partitions},
 		{Name: "retention", Every: 5 * time.Minute, Run: b.sweep}, // looks whether it is time; a sweep that had to wait is tried again
 		{Name: "horizons", Every: 30 * time.Second, Local: true, Run: func(ctx context.Context) error {
@@ -27,7 +27,7 @@ func (b *Brain) jobs() []jobs.Job {
 		{Name: "custody", Every: time.Second, Local: true, Wake: b.Store.AuditNews(), Run: b.custody.Watch},
 		// Nothing to do: while changes are refused it fails, which health, the log and z4j_background_task_error_active say.
 		{Name: "audit", Every: 15 * time.Second, Local: true, Run: b.audit.Try},
-	}
+	}, b.verifications()...)
 }
 
 // leases lets jobs hold leases in the store.
@@ -43,7 +43,7 @@ const maxQueueDepths = 10_000
 
 func (b *Brain) metricsOptions(taken func() *ingest.Stats) metrics.Options {
 	return metrics.Options{
-		Version: b.Version, Database: b.Store.Connections, State: b.projectStates, Snapshot: b.Store.OldestSnapshot,
+		Version: b.Version, Database: b.Store.Connections, State: b.projectStates, Snapshot: b.Store.OldestSnapshot, Audit: b.auditChain,
 		Items: map[string]func() int{
 			"ingest_frames": func() int { return int(taken().QueuedFrames.Load()) },
 			"ingest_bytes":  func() int { return int(taken().QueuedBytes.Load()) },

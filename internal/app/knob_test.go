@@ -501,8 +501,33 @@ func helloAck(t *testing.T, b *apptest.Brain) string {
 	return string(raw)
 }
 
+// state is what the brains of a database found of their audit log.
+func state(t *testing.T, b *apptest.Brain) store.AuditState {
+	t.Helper()
+	a, err := b.Store.AuditState(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return a
+}
+
 func observeKnobs() map[string]func(*testing.T) {
 	return map[string]func(*testing.T){
+		"AUDIT_VERIFY_INTERVAL": func(t *testing.T) {
+			interval := func(b *apptest.Brain) (seconds int) {
+				var status struct {
+					Interval int `json:"interval_seconds"`
+				}
+				b.Client.Do(http.MethodGet, "/api/v1/audit/status", nil, http.StatusOK, &status)
+				return status.Interval
+			}
+			b := loggedIn(t, "Z4J_AUDIT_VERIFY_INTERVAL=1", "Z4J_METRICS_PUBLIC=true")
+			want(t, "interval", interval(b), 1)
+			var first store.AuditState
+			apptest.Until(t, "a verification", func() bool { first = state(t, b); return first.Last != nil })
+			apptest.Until(t, "the next one", func() bool { return state(t, b).Last.Ended.After(first.Last.Ended.Time) })
+			want(t, "interval of 0", interval(loggedIn(t, "Z4J_AUDIT_VERIFY_INTERVAL=0")), 0)
+		},
 		"METRICS_PUBLIC": func(t *testing.T) {
 			want(t, "public", status(with(t, "Z4J_METRICS_PUBLIC=true"), "/metrics"), http.StatusOK)
 			want(t, "by default", status(with(t), "/metrics"), http.StatusUnauthorized)

@@ -44,6 +44,7 @@ func (b *Brain) apiSettings() api.Settings {
 		Dev: c.IsDev(), PublicURL: c.Network.PublicURL, Docs: c.Observe.OpenAPIVisibility, MaxBody: int64(c.Network.MaxPayload),
 		SetupTries: c.FirstBoot.AttemptsPerIP, Lockout: c.Accounts.LockoutThreshold, LockFor: c.Accounts.LockoutDuration, LoginMin: c.Accounts.LoginMin,
 		SessionLifetime: c.Accounts.SessionLifetime, SessionIdle: c.Accounts.SessionIdle, SessionRemember: c.Accounts.SessionRemember,
-		StrictCookies: c.Accounts.CookieSameSite == "strict", HSTSMaxAge: c.Network.HSTSMaxAge, HSTSSubdomains: c.Network.HSTSSubdomains,
+		VerifyInterval: c.Audit.VerifyInterval,
+		StrictCookies:  c.Accounts.CookieSameSite == "strict", HSTSMaxAge: c.Network.HSTSMaxAge, HSTSSubdomains: c.Network.HSTSSubdomains,
 	}
 }

@@ -56,18 +56,19 @@ const (
 	AccessRefused    Action = "access.refused"
 	RefusalsOverflow Action = "refusals.overflow"
 
-	KeyIntroduced     Action = "audit.key_introduced"
-	KeyAdopted        Action = "audit.key_adopted"
-	KeyRetired        Action = "audit.key_retired"
-	HistoryInDoubt    Action = "audit.history_in_doubt"
-	GenerationStarted Action = "audit.generation_started"
-	RollbackAccepted  Action = "audit.rollback_acknowledged"
-	AnchorStarted     Action = "audit.anchor_started"
-	PlaceChanged      Action = "audit.place_changed"
-	AuditExported     Action = "audit.exported"
-	Pruned            Action = "audit.pruned"
-	PruneCompleted    Action = "audit.prune_completed"
-	Erased            Action = "audit.erased"
+	KeyIntroduced      Action = "audit.key_introduced"
+	KeyAdopted         Action = "audit.key_adopted"
+	KeyRetired         Action = "audit.key_retired"
+	HistoryInDoubt     Action = "audit.history_in_doubt"
+	GenerationStarted  Action = "audit.generation_started"
+	RollbackAccepted   Action = "audit.rollback_acknowledged"
+	AnchorStarted      Action = "audit.anchor_started"
+	PlaceChanged       Action = "audit.place_changed"
+	AuditExported      Action = "audit.exported"
+	Pruned             Action = "audit.pruned"
+	PruneCompleted     Action = "audit.prune_completed"
+	Erased             Action = "audit.erased"
+	VerificationTurned Action = "audit.verification_turned"
 
 	SystemRestored Action = "system.restored"
 	SystemReleased Action = "system.restore_released"
@@ -124,18 +125,19 @@ var catalogue = map[Action]Kind{
 	AccessRefused:    {Target: "route", Held: true},
 	RefusalsOverflow: {Target: "refusals", Held: true, Details: []string{"actions"}},
 
-	KeyIntroduced:     {Target: "audit_key", Held: true, Line: true, Grave: true, Details: []string{"kid", "public_key", "previous_kid", "proof"}},
-	KeyAdopted:        {Target: "audit_key", Held: true, Line: true, Grave: true, Details: []string{"kid", "public_key", "lost_kids"}},
-	KeyRetired:        {Target: "audit_key", Held: true, Line: true, Grave: true, Details: []string{"kid"}},
-	HistoryInDoubt:    {Target: "audit_log", Held: true, Details: []string{"lost_seq", "lost_row_hmac", "lost_ts", "head_seq", "head_row_hmac", "timeline", "fork", "anchor", "anchor_size", "anchor_root", "cause"}},
-	GenerationStarted: {Target: "audit_log", Held: true, Line: true, Grave: true, Details: []string{"generation", "previous", "fork", "anchor_size", "anchor_root", "cause", "abandoned"}},
-	RollbackAccepted:  {Target: "audit_log", Held: true, Grave: true, Details: []string{"entry_seq", "lost_seq", "lost_row_hmac", "lost_ts", "head_seq", "head_row_hmac", "defused"}},
-	AnchorStarted:     {Target: "audit_log", Held: true, Details: []string{"anchor", "size"}},
-	PlaceChanged:      {Target: "system", Held: true, Details: []string{"from", "to", "location", "timeline"}},
-	AuditExported:     {Target: "audit_log", Held: true, Details: []string{"format", "filter", "generation", "contiguous", "prev_row_hmac", "kids", "checkpoint"}},
-	Pruned:            {Target: "audit_log", Line: true, Grave: true, Details: []string{"through", "row_hmac", "peaks", "kids", "generations", "archives", "unprovable"}},
-	PruneCompleted:    {Target: "audit_log", Details: []string{"through", "rows", "archive"}},
-	Erased:            {Target: "user", Person: true, Held: true, Line: true, Grave: true, Details: []string{"user_id", "count", "sha256"}},
+	KeyIntroduced:      {Target: "audit_key", Held: true, Line: true, Grave: true, Details: []string{"kid", "public_key", "previous_kid", "proof"}},
+	KeyAdopted:         {Target: "audit_key", Held: true, Line: true, Grave: true, Details: []string{"kid", "public_key", "lost_kids"}},
+	KeyRetired:         {Target: "audit_key", Held: true, Line: true, Grave: true, Details: []string{"kid"}},
+	HistoryInDoubt:     {Target: "audit_log", Held: true, Details: []string{"lost_seq", "lost_row_hmac", "lost_ts", "head_seq", "head_row_hmac", "timeline", "fork", "anchor", "anchor_size", "anchor_root", "cause"}},
+	GenerationStarted:  {Target: "audit_log", Held: true, Line: true, Grave: true, Details: []string{"generation", "previous", "fork", "anchor_size", "anchor_root", "cause", "abandoned"}},
+	RollbackAccepted:   {Target: "audit_log", Held: true, Grave: true, Details: []string{"entry_seq", "lost_seq", "lost_row_hmac", "lost_ts", "head_seq", "head_row_hmac", "defused"}},
+	AnchorStarted:      {Target: "audit_log", Held: true, Details: []string{"anchor", "size"}},
+	PlaceChanged:       {Target: "system", Held: true, Details: []string{"from", "to", "location", "timeline"}},
+	AuditExported:      {Target: "audit_log", Held: true, Details: []string{"format", "filter", "generation", "contiguous", "prev_row_hmac", "kids", "checkpoint"}},
+	Pruned:             {Target: "audit_log", Line: true, Grave: true, Details: []string{"through", "row_hmac", "peaks", "kids", "generations", "archives", "unprovable"}},
+	PruneCompleted:     {Target: "audit_log", Details: []string{"through", "rows", "archive"}},
+	Erased:             {Target: "user", Person: true, Held: true, Line: true, Grave: true, Details: []string{"user_id", "count", "sha256"}},
+	VerificationTurned: {Target: "audit_log", Held: true, Details: []string{"result", "previous", "full", "from", "to", "rows", "first_bad", "class", "why"}},
 
 	SystemRestored: {Target: "system", Held: true, Line: true, Grave: true, Details: []string{
 		"backup_id", "generation", "previous", "fork", "head_seq", "head_row_hmac", "lost_seq", "lost_row_hmac", "lost_ts", "defused",

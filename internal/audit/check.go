@@ -344,14 +344,20 @@ func (c *Checker) digest(p *Personal) []byte {
 	return c.text
 }
 
-// own reports whether a part is kept as that of the person whom the entry names, as Entry.subject does.
+// own reports whether a part is kept as that of the person whom the entry names. Where the details were too long to keep, of
+// a target that is not the person itself it can not be told.
 func (s *persons) own(p *Personal) bool {
+	return s.named(p) || p.Role == RoleTarget && s.detail("excerpt") != "" && s.detail("sha256") != ""
+}
+
+// named is as Entry.subject does.
+func (s *persons) named(p *Personal) bool {
 	if p.Role == RoleActor {
 		switch ActorKind(s.actorKind) {
 		case User:
 			return p.Subject == Some(string(s.actorID))
 		case APIKey:
-			return p.Subject == s.owner()
+			return p.Subject == Some(s.detail(ownerDetail))
 		default:
 			return !p.Subject.Set
 		}
@@ -359,24 +365,20 @@ func (s *persons) own(p *Personal) bool {
 	if s.targetID != nil && p.Subject.Set && p.Subject.S == string(s.targetID) {
 		return true
 	}
-	var d struct {
-		UserID string `json:"user_id"`
-	}
-	if s.details != nil && json.Unmarshal(s.details, &d) == nil && d.UserID != "" && p.Subject.S == d.UserID {
+	if user := s.detail("user_id"); user != "" && p.Subject.S == user {
 		return true
 	}
 	return s.targetID == nil && p.Subject == Some(addressed(p.JSON.S))
 }
 
-// owner is the account that the API key which acted belongs to.
-func (s *persons) owner() Text {
-	var d struct {
-		Owner string `json:"owner_id"` // ownerDetail
+// detail returns a text of the details, "" if there is none.
+func (s *persons) detail(name string) string {
+	var d map[string]any
+	if s.details == nil || json.Unmarshal(s.details, &d) != nil {
+		return ""
 	}
-	if s.details == nil || json.Unmarshal(s.details, &d) != nil || d.Owner == "" {
-		return Text{}
-	}
-	return Some(d.Owner)
+	text, _ := d[name].(string)
+	return text
 }
 
 func (c *Checked) fault(class Class, why string) {

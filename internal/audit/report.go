@@ -56,7 +56,8 @@ type Report struct {
 	PersonalErased  int64           `json:"personal_erased"`
 	Notes           []string        `json:"notes"`
 	Checkpoints     []Compared      `json:"checkpoints"`
-	Behind          int64           `json:"rows_behind"` // the newest checkpoint
+	Behind          int64           `json:"rows_behind"`      // the newest checkpoint
+	Since           int64           `json:"since_checkpoint"` // rows of the checkpoint that the walk began behind; 0: it began at the beginning
 }
 
 // Exit is the exit code that r stands for.
@@ -75,6 +76,19 @@ func (r *Report) Exit() int {
 		return ExitUnprovable
 	}
 	return ExitProved
+}
+
+// Verdict is what an exit code of a verification means.
+func Verdict(code int) string {
+	switch code {
+	case ExitProved:
+		return "proved"
+	case ExitTampered:
+		return "tampered"
+	case ExitBehind:
+		return "behind"
+	}
+	return "not provable"
 }
 
 // maxRanges bounds what a report holds.

@@ -50,7 +50,9 @@ type Verifier struct {
 	sparse bool   // rows are left out on purpose
 	anyKey bool   // nothing says when keys signed
 	copied bool   // the rows are a copy, so that they may end before a checkpoint
-	report Report
+
+	anchored bool // a checkpoint from beyond the machine has to agree
+	report   Report
 }
 
 // NewVerifier starts a walk at row 1 with the keys that are at hand.
@@ -365,6 +367,7 @@ func (v *Verifier) Finish(exist int64) Report {
 	}
 	v.finishErased()
 	v.finishWitnesses()
+	v.requireAnchor()
 	return v.report
 }
 

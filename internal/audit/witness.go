@@ -71,11 +71,14 @@ func (v *Verifier) Witness(list ...Witness) {
 // Restored says that the log is a copy: checkpoints beyond its end are told, and are no fault.
 func (v *Verifier) Restored() { v.copied = true }
 
+// RequireAnchor says that a log is not proved without a checkpoint from beyond the brain's machine that agrees.
+func (v *Verifier) RequireAnchor() { v.anchored = true }
+
 // BeginAfter lets the walk start behind a checkpoint that agrees; Seed tells of keys and generations. peaks are those of
 // the tree of its rows, nil if they are not known.
 func (v *Verifier) BeginAfter(c Checkpoint, peaks []byte) {
 	v.BeginAt(c.Size + 1)
-	v.prev, v.linked = c.RowHMAC, true
+	v.prev, v.linked, v.report.Since = c.RowHMAC, true, c.Size
 	v.tree = nil
 	if tree, err := TreeFromPeaks(c.Size, peaks); err == nil && tree.Root() == c.Root && len(v.witnesses) > 0 {
 		v.tree = tree
@@ -157,6 +160,13 @@ func (v *Verifier) finishWitnesses() {
 				w.Where, w.Outside, w.Generation, w.Size, formatTime(w.Time), w.KID, w.standing, w.root,
 			})
 		}
+	}
+}
+
+// requireAnchor says that no checkpoint from elsewhere agrees, if one is required.
+func (v *Verifier) requireAnchor() {
+	if _, outside := v.report.Covered(); v.anchored && outside == nil {
+		v.unprovable(0, "", "no checkpoint of an anchor beyond this machine agrees, and --require-anchor wants one")
 	}
 }
 

@@ -47,7 +47,7 @@ func (v *auditVerifyCmd) file(c *call) (err error) {
 	if err != nil {
 		return exit(audit.ExitUnprovable, fmt.Errorf("%s: %w", v.File, err))
 	}
-	found := fileFindings{Result: verdict(report.Exit()), Exit: report.Exit(), File: report}
+	found := fileFindings{Result: audit.Verdict(report.Exit()), Exit: report.Exit(), File: report}
 	if joiner != nil {
 		join, err := joiner.Finish(ctx, report.Exported)
 		if err != nil {
@@ -101,7 +101,7 @@ func (f *fileFindings) add(join store.FileJoin) {
 	if f.File.Exit() == audit.ExitUnprovable && join.First == nil {
 		f.Exit = audit.ExitUnprovable
 	}
-	f.Result = verdict(f.Exit)
+	f.Result = audit.Verdict(f.Exit)
 }
 
 func (f *fileFindings) show(c *call) error {

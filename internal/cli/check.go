@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"text/tabwriter"
 
+	"github.com/z4j-go/z4j/internal/audit"
 	"github.com/z4j-go/z4j/internal/config"
 	"github.com/z4j-go/z4j/internal/store"
 )
@@ -107,10 +108,35 @@ func (c *call) check(ctx context.Context) []finding {
 	have, _, err := s.SchemaVersion(ctx)
 	add("schema", exitSchema, fmt.Sprintf("%d, up to date", have), err)
 	add("audit", exitSettings, "changes can be recorded; `z4j-brain audit verify` proves what is there", s.AuditErr())
+	say, err := auditChain(ctx, s)
+	add("audit chain", exitSettings, say, err)
 	if err := s.Close(); err != nil {
 		add("database", exitDatabase, "", err)
 	}
 	return found
+}
+
+// auditChain says what the brains' verifications found: the same as health says.
+func auditChain(ctx context.Context, s *store.Store) (say string, err error) {
+	a, err := s.AuditState(ctx)
+	switch {
+	case err != nil:
+		return "", err
+	case a.Broken != nil:
+		return "", fmt.Errorf("%s since %s: %s; `z4j-brain audit verify` shows all of it", a.Broken.Result, a.BrokenSince, a.Broken.Why())
+	case a.Last == nil:
+		return "no brain has verified it yet", nil
+	case a.Result() != audit.Verdict(audit.ExitProved):
+		return fmt.Sprintf("no fault up to row %d at %s; %s", a.Last.To, a.Last.Ended, unproved(&a)), nil
+	}
+	return fmt.Sprintf("no fault up to row %d at %s", a.Last.To, a.Last.Ended), nil
+}
+
+func unproved(a *store.AuditState) string {
+	if a.Full != nil && a.Full.UnprovableRows > 0 {
+		return a.Full.Why()
+	}
+	return a.Last.Why()
 }
 
 func warnings(cfg *config.Config) string {

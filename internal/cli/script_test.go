@@ -30,7 +30,8 @@ func TestMain(m *testing.M) {
 // A script finds a fresh Z4J_HOME (not made yet), a free port, cheap passwords, and, on Postgres, an empty database in
 // Z4J_DATABASE_URL; $DB is sqlite or postgres. Its own commands: `ready` waits until the brain is ready, `stop` sends
 // SIGTERM to everything in the background; `get PATH [FILE]` and `post PATH BODY` ask the brain, with the API key that FILE
-// holds, and leave status and answer in stdout.
+// holds, and leave status and answer in stdout; `sql TEXT…` runs each statement past everything; `until TEXT PATH` asks
+// until the answer holds a text.
 func TestScripts(t *testing.T) {
 	files, err := filepath.Glob("testdata/*.txtar")
 	if err != nil {
@@ -46,7 +47,9 @@ func TestScripts(t *testing.T) {
 					Files: []string{file}, RequireExplicitExec: true, RequireUniqueNames: true,
 					Setup:     func(e *testscript.Env) error { return prepare(t, e, url) },
 					Condition: func(name string) (bool, error) { return strings.HasPrefix(url, name), nil },
-					Cmds:      map[string]func(*testscript.TestScript, bool, []string){"ready": ready, "stop": stop, "get": get, "post": post},
+					Cmds: map[string]func(*testscript.TestScript, bool, []string){
+						"ready": ready, "stop": stop, "get": get, "post": post, "sql": execute(t, url), "until": until,
+					},
 				})
 			})
 		})
@@ -106,6 +109,45 @@ func stop(ts *testscript.TestScript, neg bool, args []string) {
 	}
 	for _, c := range ts.BackgroundCmds() {
 		ts.Check(c.Process.Signal(syscall.SIGTERM))
+	}
+}
+
+// execute runs statements on the database of the script, as somebody who has a way around the brain.
+func execute(t *testing.T, url string) func(*testscript.TestScript, bool, []string) {
+	return func(ts *testscript.TestScript, neg bool, args []string) {
+		if neg || len(args) == 0 {
+			ts.Fatalf("usage: sql TEXT…")
+		}
+		if strings.HasPrefix(url, "sqlite:") {
+			url = "sqlite:" + filepath.Join(ts.Getenv("Z4J_HOME"), "z4j.db")
+		}
+		db := storetest.DB(t, url)
+		for _, text := range args {
+			_, err := db.ExecContext(context.Background(), text)
+			ts.Check(err)
+		}
+	}
+}
+
+// until asks the brain until its answer holds a text.
+func until(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: until TEXT PATH")
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		_, answer, err := ask(ctx, http.MethodGet, ts.Getenv("BRAIN")+args[1], "", "")
+		if err == nil && strings.Contains(answer, args[0]) {
+			return
+		}
+		select {
+		case <-ctx.Done():
+			ts.Fatalf("%s: within a minute no %q in %s, %v", args[1], args[0], answer, err)
+		case <-tick.C:
+		}
 	}
 }
 

@@ -31,6 +31,8 @@ type status struct {
 	Home        string       `json:"z4j_home"`
 	Database    string       `json:"database"`
 	Counts      store.Counts `json:"counts"`
+	AuditChain  string       `json:"audit_chain"`
+	AuditOK     *bool        `json:"audit_chain_ok"` // null: no brain has verified it yet
 }
 
 // Run shows what there is.
@@ -41,7 +43,15 @@ func (k *statusCmd) Run(c *call) error {
 			return err
 		}
 		counts, incomplete := s.Counts(ctx, store.TimeOf(time.Now()))
-		out := status{c.version, schema, cfg.General.Environment, cfg.General.Home, cfg.Database.URL.String(), counts}
+		chain, err := auditChain(ctx, s)
+		if err != nil {
+			chain = err.Error()
+		}
+		state, err := s.AuditState(ctx)
+		if err != nil {
+			return err
+		}
+		out := status{c.version, schema, cfg.General.Environment, cfg.General.Home, cfg.Database.URL.String(), counts, chain, state.OK()}
 		if k.JSON {
 			return errors.Join(printJSON(c.stdout, out), incomplete)
 		}
@@ -60,6 +70,7 @@ func (k *statusCmd) Run(c *call) error {
 			{"events", amount(counts.Events)},
 			{"dead letters", amount(counts.DeadLetters)},
 			{"audit rows", amount(counts.AuditRows)},
+			{"audit chain", chain},
 		} {
 			fmt.Fprintf(w, "%s\t%s\n", line[0], line[1])
 		}

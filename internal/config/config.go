@@ -125,6 +125,7 @@ type Audit struct {
 	Anchors            []string      `z4j:"AUDIT_ANCHORS" help:"Places beside Z4J_HOME/anchors that keep the signed checkpoints of the audit log, so that a log which was cut or set back is noticed: directories, best on another machine, and s3://bucket/prefix. One that can't be reached holds nothing up."`
 	CheckpointInterval time.Duration `z4j:"AUDIT_CHECKPOINT_INTERVAL" unit:"s" default:"60" min:"1" max:"86400" help:"How often a checkpoint is signed when something is new; after grave actions it is at once. What was not signed yet can be lost unnoticed while no brain runs."`
 	FailoverGrace      time.Duration `z4j:"AUDIT_FAILOVER_GRACE" unit:"s" default:"60" min:"0" max:"86400" help:"When a standby of Postgres takes over and the entries that it lacks span no more than this, and are no more than 1,000, changes go on by themselves, on record. Any other loss holds changes until somebody says what happened; 0 makes every one."`
+	VerifyInterval     time.Duration `z4j:"AUDIT_VERIFY_INTERVAL" unit:"s" default:"3600" min:"0" max:"604800" help:"How often the brain verifies what was added to the audit log since the newest checkpoint; every row daily, from ten million on weekly. Health, metrics and the log tell what it finds. 0 is never."`
 }
 
 // Observe is what the brain shows about itself.

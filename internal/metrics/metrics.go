@@ -34,6 +34,16 @@ type Options struct {
 	State    func(ctx context.Context) ([]ProjectState, error) // gauges per project
 	Snapshot func() time.Duration                              // age of the oldest
 	Items    map[string]func() int                             // length of each bounded thing in memory, by subsystem
+	Audit    func() (a AuditChain, known bool)                 // what verifications of the audit log found
+}
+
+// AuditChain is what the newest verifications of the audit log found.
+type AuditChain struct {
+	OK          bool
+	VerifiedSeq int64     // number of the last row that was looked at
+	VerifiedAt  time.Time // when the newest ended
+	Took        time.Duration
+	Unproved    int64 // rows that could not be proved
 }
 
 // ProjectState is what is now, of one project.

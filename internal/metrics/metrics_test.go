@@ -77,6 +77,9 @@ func TestEveryCounterIsShown(t *testing.T) {
 				Queues: []metrics.QueueDepth{{Engine: "celery", Queue: "mail", Pending: 5}},
 			}}, nil
 		},
+		Audit: func() (metrics.AuditChain, bool) {
+			return metrics.AuditChain{OK: true, VerifiedSeq: 99, VerifiedAt: time.Unix(1_700_000_000, 0), Took: 1500 * time.Millisecond, Unproved: 4}, true
+		},
 	})
 	m.EventIngested("p", "celery", "task.started", 3)
 	m.DeadLetter("p", "too_old")
@@ -111,6 +114,8 @@ func TestEveryCounterIsShown(t *testing.T) {
 		`z4j_agents_online{project="p"} 2`, `z4j_workers_online{project="p"} 3`,
 		`z4j_queue_depth{engine="celery",project="p",queue="mail"} 5`,
 		`z4j_scrape_state_error 0`,
+		`z4j_audit_chain_ok 1`, `z4j_audit_verified_seq 99`, `z4j_audit_verify_duration_seconds 1.5`, `z4j_audit_unproved_rows 4`,
+		`z4j_audit_verified_timestamp_seconds 1.7e+09`,
 	)
 	m.JobFailed("tidy", false)
 	_, body, _ = scrape(t, m, metrics.Access{Public: true}, "")

@@ -18,6 +18,11 @@ var (
 	rss           = prometheus.NewDesc("z4j_brain_rss_bytes", "Resident memory of the brain.", nil, nil)
 	memoryItems   = prometheus.NewDesc("z4j_inmemory_state_items", "Entries of each bounded thing in memory.", []string{"subsystem"}, nil)
 	snapshotAge   = prometheus.NewDesc("z4j_snapshot_age_seconds", "For how long the oldest snapshot is held that this brain reads a backup from; 0: none.", nil, nil)
+	auditOK       = prometheus.NewDesc("z4j_audit_chain_ok", "0 when a verification found the audit log tampered with or behind an anchor.", nil, nil)
+	auditSeq      = prometheus.NewDesc("z4j_audit_verified_seq", "Number of the last audit row that the newest verification looked at.", nil, nil)
+	auditAt       = prometheus.NewDesc("z4j_audit_verified_timestamp_seconds", "When the newest verification of the audit log ended.", nil, nil)
+	auditTook     = prometheus.NewDesc("z4j_audit_verify_duration_seconds", "How long it took.", nil, nil)
+	auditUnproved = prometheus.NewDesc("z4j_audit_unproved_rows", "Audit rows that the newest full verification could not prove, for want of a key.", nil, nil)
 	stateFailed   = prometheus.NewDesc("z4j_scrape_state_error", "1 when the database could not be asked for this scrape's gauges.", nil, nil)
 )
 
@@ -43,6 +48,9 @@ func (s *state) Collect(out chan<- prometheus.Metric) {
 	for name, count := range s.o.Items {
 		gauge(memoryItems, float64(count()), name)
 	}
+	if s.o.Audit != nil {
+		s.audit(gauge)
+	}
 	if n, ok := residentBytes(); ok {
 		gauge(rss, n)
 	}
@@ -65,6 +73,23 @@ func (s *state) Collect(out chan<- prometheus.Metric) {
 		gauge(workersOnline, float64(p.WorkersOnline), p.Project)
 		s.depths(p, gauge)
 	}
+}
+
+// audit tells nothing before the first verification: no number would be true.
+func (s *state) audit(gauge func(*prometheus.Desc, float64, ...string)) {
+	a, known := s.o.Audit()
+	if !known {
+		return
+	}
+	ok := 0.0
+	if a.OK {
+		ok = 1
+	}
+	gauge(auditOK, ok)
+	gauge(auditSeq, float64(a.VerifiedSeq))
+	gauge(auditAt, float64(a.VerifiedAt.UnixMicro())/1e6)
+	gauge(auditTook, a.Took.Seconds())
+	gauge(auditUnproved, float64(a.Unproved))
 }
 
 // depths sums queues beyond the bound up, so that one series never comes twice.

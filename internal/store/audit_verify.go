@@ -19,6 +19,7 @@ type VerifyOptions struct {
 	Heads       []audit.Head       // rows that somebody remembers
 	Checkpoints []audit.Checkpoint // that somebody brings, whose signatures were checked
 	Witnesses   []audit.Witness    // the same, with where they come from
+	Anchored    bool               // a checkpoint from beyond the brain's machine has to agree
 	Restored    bool               // the log is a copy: checkpoints beyond its end are no fault
 	Workers     int                // how many rows are looked at at once; 0: as many as there are processors
 	Progress    func(checked, total int64)
@@ -96,6 +97,9 @@ func (s *Store) newVerification(ctx context.Context, o VerifyOptions) (*verifica
 	if o.Restored {
 		w.v.Restored()
 	}
+	if o.Anchored {
+		w.v.RequireAnchor()
+	}
 	w.v.Pruned = func(from, through int64) (audit.Boundary, bool) { return w.prunedNow(ctx, from, through) }
 	w.v.Erasure = func(entry int64) (parts []audit.ErasedPart) { return w.erasedNow(ctx, entry) }
 	var err error
@@ -136,10 +140,9 @@ func (w *verification) prunedNow(ctx context.Context, from, through int64) (audi
 
 // erasedNow answers the walk: the parts that an entry erased, as they are now. Some were read before they were.
 func (w *verification) erasedNow(ctx context.Context, entry int64) []audit.ErasedPart {
-	rows, err := w.store.read.QueryContext(ctx, `SELECT seq, role FROM audit_personal WHERE erased_by = $1 ORDER BY seq, role`, entry)
-	parts, err := collect(rows, err, func(p *audit.ErasedPart) []any { return []any{&p.Seq, &p.Role} })
+	parts, err := w.store.ErasedBy(ctx, entry)
 	if err != nil {
-		w.fail(wrap("read erased parts", err))
+		w.fail(err)
 	}
 	return parts
 }

@@ -1,0 +1,109 @@
+package app
+
+import (
+	"context"
+	"time"
+
+	"github.com/z4j-go/z4j/internal/audit"
+	"github.com/z4j-go/z4j/internal/jobs"
+	"github.com/z4j-go/z4j/internal/metrics"
+	"github.com/z4j-go/z4j/internal/store"
+)
+
+// verifyLook is how often it is asked whether a verification is due: another brain may have done the last.
+const verifyLook = time.Minute
+
+// verifications are the jobs that verify the audit log, on one brain at a time, and that tell every brain what was found.
+func (b *Brain) verifications() []jobs.Job {
+	list := []jobs.Job{{Name: "audit_state", Every: 15 * time.Second, Local: true, Run: b.audit.Refresh}}
+	interval := b.Config.Audit.VerifyInterval
+	if interval == 0 {
+		return list
+	}
+	return append(list, jobs.Job{Name: "audit_verify", Every: min(interval, verifyLook), Run: b.verifyAudit})
+}
+
+// verifyAudit verifies the audit log if that is due. Nothing waits for it, and whatever it finds stops nothing.
+func (b *Brain) verifyAudit(ctx context.Context) error {
+	state, err := b.Store.AuditState(ctx)
+	if err != nil {
+		return err
+	}
+	rows, err := b.Store.AuditSize(ctx)
+	if err != nil {
+		return err
+	}
+	due, full := state.Due(b.Now(), b.Config.Audit.VerifyInterval, rows)
+	if !due {
+		return nil
+	}
+	began := b.Now()
+	report, err := b.Store.VerifyAudit(ctx, store.VerifyOptions{SinceLast: !full, Workers: 1})
+	if err != nil {
+		return err
+	}
+	found := store.VerifiedOf(&report, store.TimeOf(began), store.TimeOf(b.Now()))
+	next := state.After(found)
+	if err := b.Store.KeepAuditState(ctx, &next); err != nil {
+		return err
+	}
+	b.tellVerified(ctx, &state, &next)
+	return b.audit.Refresh(ctx)
+}
+
+// tellVerified logs what the newest verification found, and records when that turned. A log that takes no entry is told
+// by health already.
+func (b *Brain) tellVerified(ctx context.Context, was, is *store.AuditState) {
+	v := is.Last
+	took := v.Ended.Sub(v.Began.Time)
+	switch {
+	case is.Broken != nil:
+		b.Log.ErrorContext(ctx, "audit log is broken", "result", is.Broken.Result, "why", is.Broken.Why(), "since", is.BrokenSince.String(), "took", took)
+	case v.Exit != audit.ExitProved:
+		b.Log.WarnContext(ctx, "audit log is not provable", "why", v.Why(), "rows", v.UnprovableRows, "took", took)
+	default:
+		b.Log.DebugContext(ctx, "audit log verified", "from", v.From, "to", v.To, "full", v.Full, "took", took)
+	}
+	before, after := was.Result(), is.Result()
+	if before == after || before == "" && after == audit.Verdict(audit.ExitProved) {
+		return
+	}
+	err := b.Store.Update(ctx, func(tx *store.Tx) error {
+		tx.Record(turned(before, is))
+		return nil
+	})
+	if err != nil {
+		b.Log.WarnContext(ctx, "turn of the audit log not recorded", "before", before, "after", after, "err", err)
+	}
+}
+
+// turned is the entry that says that the verifications find something else than before.
+func turned(before string, is *store.AuditState) audit.Entry {
+	v, outcome := is.Last, audit.Failed
+	if is.Broken != nil {
+		v = is.Broken
+	}
+	if is.Result() == audit.Verdict(audit.ExitProved) {
+		outcome = audit.Allow
+	}
+	details := map[string]any{
+		"result": is.Result(), "previous": before, "full": v.Full, "from": v.From, "to": v.To, "rows": v.Checked, "why": v.Why(),
+	}
+	if v.First != nil {
+		details["first_bad"], details["class"] = v.First.Seq, string(v.First.Class)
+	}
+	return audit.New(audit.Facts{Action: audit.VerificationTurned, Outcome: outcome, Actor: audit.Actor{Kind: audit.System}, Details: details})
+}
+
+// auditChain is what the metrics say of the audit log.
+func (b *Brain) auditChain() (metrics.AuditChain, bool) {
+	a := b.audit.State()
+	if a.Last == nil {
+		return metrics.AuditChain{}, false
+	}
+	out := metrics.AuditChain{OK: *a.OK(), VerifiedSeq: a.Last.To, VerifiedAt: a.Last.Ended.Time, Took: a.Last.Ended.Sub(a.Last.Began.Time)}
+	if a.Full != nil {
+		out.Unproved = a.Full.UnprovableRows
+	}
+	return out, true
+}

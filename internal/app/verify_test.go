@@ -1,0 +1,162 @@
+package app_test
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/z4j-go/z4j/internal/app/apptest"
+	"github.com/z4j-go/z4j/internal/store"
+	"github.com/z4j-go/z4j/internal/store/storetest"
+)
+
+// chainHealth is what health says of the audit log.
+type chainHealth struct {
+	OK     *bool  `json:"audit_chain_ok"`
+	Detail string `json:"audit_chain_detail"`
+	Since  string `json:"audit_broken_since"`
+	Seq    int64  `json:"audit_verified_seq"`
+	Audit  string `json:"audit"`
+}
+
+func (h *chainHealth) is(ok bool) bool { return h.OK != nil && *h.OK == ok }
+
+func healthOf(b *apptest.Brain) (h chainHealth) {
+	b.Client.Do(http.MethodGet, "/api/v1/health", nil, http.StatusOK, &h)
+	return h
+}
+
+func stopBrain(t *testing.T, b *apptest.Brain) {
+	t.Helper()
+	if err := b.Stop(context.WithoutCancel(t.Context())); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestLessonL8ATamperedRowIsToldEverywhere: the brain that finds it and another on the same database say so in health,
+// metrics, the audit status and the log; changes go on; a restart forgets nothing; what turned stands in the audit log.
+func TestLessonL8ATamperedRowIsToldEverywhere(t *testing.T) {
+	storetest.EachURL(t, func(t *testing.T, url string) {
+		environ := []string{"Z4J_AUDIT_VERIFY_INTERVAL=1", "Z4J_METRICS_PUBLIC=true"}
+		b := apptest.Start(t, apptest.Options{Database: url, Environ: environ})
+		b.Client.Login(apptest.Email, apptest.Password)
+		apptest.Until(t, "a verification finds nothing", func() bool { h := healthOf(b); return h.is(true) })
+		db := storetest.DB(t, url)
+		on := ""
+		if b.Store.Dialect() == "postgres" {
+			on = " ON audit_log"
+		}
+		run := func(text string) {
+			t.Helper()
+			if _, err := db.ExecContext(t.Context(), text); err != nil {
+				t.Fatalf("%s: %v", text, err)
+			}
+		}
+		run(`DROP TRIGGER audit_log_update` + on)
+		run(`UPDATE audit_log SET target_label = 'x' WHERE seq = 2`)
+		apptest.Until(t, "a verification finds it", func() bool { h := healthOf(b); return h.is(false) })
+		h := healthOf(b)
+		if !strings.HasPrefix(h.Detail, "row 2: column differs from body") || h.Since == "" || h.Audit != "ok" {
+			t.Errorf("health: %+v, want row 2, since when, and that changes are made", h)
+		}
+		var status struct {
+			OK     *bool           `json:"chain_ok"`
+			Result string          `json:"result"`
+			Since  string          `json:"broken_since"`
+			Broken *store.Verified `json:"broken"`
+		}
+		b.Client.Do(http.MethodGet, "/api/v1/audit/status", nil, http.StatusOK, &status)
+		if status.OK == nil || *status.OK || status.Result != "tampered" || status.Since != h.Since || status.Broken == nil || status.Broken.First.Seq != 2 {
+			t.Errorf("audit status: %+v, want what health says", status)
+		}
+		_, _, metrics := b.Client.Try(http.MethodGet, "/metrics", nil)
+		for _, line := range []string{"z4j_audit_chain_ok 0", "z4j_audit_verified_seq ", "z4j_audit_verify_duration_seconds "} {
+			if !strings.Contains(string(metrics), "\n"+line) {
+				t.Errorf("metrics: no line %q", line)
+			}
+		}
+		b.Client.Project("goes-on")
+		for _, want := range []string{"level=ERROR", "audit log is broken", "row 2: column differs"} {
+			if !strings.Contains(b.Output(), want) {
+				t.Errorf("log: no %q", want)
+			}
+		}
+		stopBrain(t, b)
+
+		quiet := apptest.Start(t, apptest.Options{Database: url, Environ: []string{"Z4J_AUDIT_VERIFY_INTERVAL=0"}})
+		if again := healthOf(quiet); !again.is(false) || again.Since != h.Since {
+			t.Errorf("health after a restart: %+v, want broken since %s", again, h.Since)
+		}
+		if !strings.Contains(quiet.Output(), "audit log is broken") {
+			t.Error("log of the start: nothing of it")
+		}
+		stopBrain(t, quiet)
+
+		run(`UPDATE audit_log SET target_label = NULL WHERE seq = 2`)
+		mended := apptest.Start(t, apptest.Options{Database: url, Environ: environ})
+		apptest.Until(t, "a verification of every row finds nothing", func() bool { h := healthOf(mended); return h.is(true) })
+		apptest.Until(t, "that is recorded", func() bool { return len(turns(t, mended)) == 2 })
+		want := []string{"error proved tampered 2", "allow tampered proved 0"}
+		if got := turns(t, mended); fmt.Sprint(got) != fmt.Sprint(want) {
+			t.Errorf("recorded turns: %q, want %q", got, want)
+		}
+	})
+}
+
+// turns lists the entries about verifications, the oldest first: outcome, previous result, result, first bad row.
+func turns(t *testing.T, b *apptest.Brain) (out []string) {
+	t.Helper()
+	page, err := b.Store.AuditLog(t.Context(), store.AuditFilter{Action: "audit.verification_turned"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range page.Items {
+		var d struct {
+			Previous string `json:"previous"`
+			Result   string `json:"result"`
+			First    int64  `json:"first_bad"`
+		}
+		if err := json.Unmarshal(e.Details, &d); err != nil {
+			t.Fatal(err)
+		}
+		out = append([]string{fmt.Sprint(e.Outcome, " ", d.Previous, " ", d.Result, " ", d.First)}, out...)
+	}
+	return out
+}
+
+// TestLessonA33BrainsDoNotWaitForASiblingsVerification: several brains start at once over a long log, each serves at once,
+// and one of them verifies.
+func TestLessonA33BrainsDoNotWaitForASiblingsVerification(t *testing.T) {
+	storetest.EachURL(t, func(t *testing.T, url string) {
+		storetest.Open(t, url)
+		storetest.FillAudit(t, url, 3000)
+		var brains []*apptest.Brain
+		for range 3 {
+			began := time.Now()
+			b := apptest.Start(t, apptest.Options{Database: url})
+			if took := time.Since(began); took > 20*time.Second {
+				t.Errorf("a start took %v, want it to wait for no verification", took)
+			}
+			brains = append(brains, b)
+		}
+		apptest.Until(t, "every brain knows", func() bool {
+			for _, b := range brains {
+				if h := healthOf(b); !h.is(true) {
+					return false
+				}
+			}
+			return true
+		})
+		holders := storetest.Rows(t, storetest.DB(t, url), `SELECT holder FROM leases WHERE name = 'job/audit_verify'`)
+		if len(holders) != 1 {
+			t.Errorf("leases of the verification: %v, want one", holders)
+		}
+		if a := state(t, brains[0]); a.Full == nil || a.Full.Exit != 0 || a.Full.Checked < 3000 {
+			t.Errorf("found: %+v, want every row proved", a.Full)
+		}
+	})
+}
