@@ -1,7 +1,9 @@
 package store
 
 import (
+	"cmp"
 	"context"
+	"slices"
 
 	"github.com/z4j-go/z4j/internal/audit"
 )
@@ -53,24 +55,21 @@ func (s *Store) AuditNewActions(ctx context.Context, after int64, limit int) ([]
 // AuditLineEntries returns the proved entries behind a number and up to another that anchors keep lines of; last is the
 // number up to which it looked.
 func (s *Store) AuditLineEntries(ctx context.Context, after, through int64, limit int) (entries []audit.Row, last int64, err error) {
-	var w where
-	w.and("seq > ?", after)
-	w.and("seq <= ?", through)
-	var names []string
-	for _, a := range audit.Lines() {
-		names = append(names, string(a))
-	}
-	in(&w, "action{C}", names)
-	rows, err := s.auditRows(ctx, s.read, w.sql.String()+` ORDER BY seq LIMIT `+w.arg(limit), w.args...)
-	if err != nil {
-		return nil, after, wrap("read entries for anchors", err)
-	}
 	last = through
-	if len(rows) == limit {
-		last = rows[len(rows)-1].Seq
+	var rows []audit.Row
+	for _, action := range audit.Lines() {
+		some, err := s.auditRows(ctx, s.read, spanOfAction, string(action), after, through, limit)
+		if err != nil {
+			return nil, after, wrap("read entries for anchors", err)
+		}
+		if len(some) == limit {
+			last = min(last, some[limit-1].Seq)
+		}
+		rows = append(rows, some...)
 	}
+	slices.SortFunc(rows, func(a, b audit.Row) int { return cmp.Compare(a.Seq, b.Seq) })
 	for i := range rows {
-		if _, ok := s.proved(&rows[i]); ok {
+		if _, ok := s.proved(&rows[i]); ok && rows[i].Seq <= last {
 			entries = append(entries, rows[i])
 		}
 	}

@@ -1,10 +1,12 @@
 package store
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/z4j-go/z4j/internal/audit"
 )
@@ -56,13 +58,22 @@ func (s *Store) hold(ctx context.Context, q querier) (*Hold, error) {
 	return s.doubted(ctx, q)
 }
 
+const (
+	newestOfAction = `WHERE action{C} = $1 ORDER BY seq DESC LIMIT $2`
+	spanOfAction   = `WHERE action{C} = $1 AND seq > $2 AND seq <= $3 ORDER BY seq LIMIT $4`
+)
+
 // doubted returns the hold that the chain tells of: its newest proved entry about doubt is one that begins it.
 func (s *Store) doubted(ctx context.Context, q querier) (*Hold, error) {
-	rows, err := s.auditRows(ctx, q, `WHERE action{C} IN ($1, $2, $3) ORDER BY seq DESC LIMIT 8`,
-		string(audit.HistoryInDoubt), string(audit.GenerationStarted), string(audit.SystemRestored))
-	if err != nil {
-		return nil, wrap("read the entries about doubt", err)
+	var rows []audit.Row
+	for _, action := range []audit.Action{audit.HistoryInDoubt, audit.GenerationStarted, audit.SystemRestored} {
+		some, err := s.auditRows(ctx, q, newestOfAction, string(action), 4) // of all three at once a database might look through the whole log
+		if err != nil {
+			return nil, wrap("read the entries about doubt", err)
+		}
+		rows = append(rows, some...)
 	}
+	slices.SortFunc(rows, func(a, b audit.Row) int { return cmp.Compare(b.Seq, a.Seq) })
 	for i := range rows {
 		body, ok := s.proved(&rows[i])
 		switch {

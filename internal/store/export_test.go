@@ -130,3 +130,9 @@ func PolicyTables() (names, kinds []string) {
 	}
 	return names, kinds
 }
+
+// What Hold and AuditLineEntries ask.
+const (
+	NewestOfAction = newestOfAction
+	SpanOfAction   = spanOfAction
+)
