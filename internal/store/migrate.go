@@ -196,14 +196,8 @@ func (s *Store) checkFingerprint(ctx context.Context, secrets Secrets) error {
 	if err != nil {
 		return err
 	}
-	for _, secret := range append([][]byte{secrets.Master}, secrets.PreviousMasters...) {
-		have, err := fingerprint(secret)
-		if err != nil {
-			return err
-		}
-		if subtle.ConstantTimeCompare([]byte(have), []byte(want)) == 1 {
-			return nil
-		}
+	if ok, err := secrets.Opens(want); err != nil || ok {
+		return err
 	}
 	return fmt.Errorf("%w: give the Z4J_SECRET that it was made with, or, to rotate, name that one in Z4J_PREVIOUS_SECRETS", ErrForeignSecret)
 }
@@ -230,3 +224,20 @@ func (s *Store) PutMeta(ctx context.Context, key, value string) error {
 		WHERE meta.value <> excluded.value`, key, value, TimeOf(s.now()))
 	return wrap("put meta "+key, err)
 }
+
+// Opens reports whether the fingerprint of a database is that of one of the master secrets.
+func (s Secrets) Opens(of string) (bool, error) {
+	for _, secret := range append([][]byte{s.Master}, s.PreviousMasters...) {
+		have, err := fingerprint(secret)
+		if err != nil {
+			return false, err
+		}
+		if len(secret) > 0 && subtle.ConstantTimeCompare([]byte(have), []byte(of)) == 1 {
+			return true, nil
+		}
+	}
+	return false, nil
+}
+
+// NewestSchema is the number of the newest migration that this program knows.
+func NewestSchema() int64 { return newestSchema() }
