@@ -24,6 +24,7 @@ import (
 // Options are what a Custody needs.
 type Options struct {
 	Store *store.Store
+	Keys  []audit.Key // of Known, where there is no Store
 	Log   *slog.Logger
 	Now   func() time.Time // required
 
@@ -137,7 +138,11 @@ func (c *Custody) Troubles() map[string]string {
 // publicKeys are those whose notes are our own.
 func (c *Custody) publicKeys() []string {
 	var out []string
-	for _, k := range c.o.Store.AuditKeys() {
+	keys := c.o.Keys
+	if c.o.Store != nil {
+		keys = c.o.Store.AuditKeys()
+	}
+	for _, k := range keys {
 		out = append(out, k.PublicKey())
 	}
 	return out
