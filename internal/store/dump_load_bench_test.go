@@ -242,7 +242,9 @@ func native(b *testing.B, url, dir string) (dump, load time.Duration, size int64
 			b.Error(err)
 		}
 	})
-	load = timed(func() { command(b, "pg_restore", "-j2", "-d", strings.Replace(plain, "/postgres?", "/"+fresh+"?", 1), out) })
+	load = timed(func() {
+		command(b, "pg_restore", "-j2", "-d", strings.Replace(plain, "/postgres?", "/"+fresh+"?", 1), out)
+	})
 	mustExec(b, db, `DROP DATABASE `+fresh+` WITH (FORCE)`)
 	return dump, load, size
 }
