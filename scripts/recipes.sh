@@ -93,9 +93,9 @@ start_brain
 get_health() { curl -fsS "$api/health"; }
 get_health
 echo
-show "$brain" status >"$work/status"
-cat "$work/status"
-says "$work/status" 'hold'
+ends 1 "$brain" check >"$work/check"
+cat "$work/check"
+says "$work/check" 'audit  *WRONG .*acknowledge-rollback'
 log_in
 code=$(curl -s -o "$work/answer" -w '%{http_code}' -b "$work/jar" -c "$work/jar" -H 'Content-Type: application/json' \
 	-H "X-CSRF-Token: $(awk '$6 ~ /z4j_csrf$/ { print $7 }' "$work/jar")" -d '{"name":"third"}' "$api/projects/default/agents")
@@ -116,8 +116,8 @@ case $recipe in
 postgres-pitr) [ "$(agents)" = "['first', 'shop']" ] || fail "the moment between the two actions is not where the database is" ;;
 *) [ "$(agents)" = "['shop']" ] || fail "agents that were made after the backup are there" ;;
 esac
-send '[{"task":"add","args":[5,6],"n":5}]'
 before=$(states)
+send '[{"task":"add","args":[5,6],"n":5}]'
 new_tasks() { [ "$(get '/projects/default/tasks?limit=500&name=add' | json 'len(d["items"])')" -ge "$1" ]; }
 until_ok 90 "the tasks of after the restore are there" new_tasks 20
 echo "$before -> $(states)"

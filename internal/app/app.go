@@ -93,6 +93,7 @@ func Start(ctx context.Context, o Options) (_ *Brain, err error) {
 	if err := b.custody.Examine(ctx); err != nil {
 		return nil, fmt.Errorf("find out whether the database is the one it was: %w", err)
 	}
+	b.onStop("last checkpoint", 3*time.Second, b.lastCheckpoint)
 	if err := b.Store.KeepAlive(ctx, b.holder); err != nil {
 		return nil, err
 	}
