@@ -15,7 +15,7 @@ CACHE := $(shell sh scripts/cache-dir.sh)
 export Z4J_TEST_CACHE = $(CACHE)
 
 .DEFAULT_GOAL := help
-.PHONY: help build loadgen run test test-postgres lint bench conformance nightly fuzz image first-light docs-check venvs clean
+.PHONY: help build loadgen run test test-postgres lint bench conformance nightly fuzz image first-light recipes mission docs-check venvs clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -51,6 +51,15 @@ venvs: ## the virtual environments that conformance needs, one per agent version
 first-light: build venvs ## start, set up, connect a worker, 50 tasks, kill -9, verify: a transcript for both databases
 	sh scripts/first-light.sh sqlite
 	sh scripts/first-light.sh postgres
+
+recipes: build venvs ## the recipes of docs/operations/recipes, each with a real worker
+	sh scripts/recipes.sh sqlite-snapshot
+	sh scripts/recipes.sh postgres-dump
+	sh scripts/recipes.sh postgres-pitr
+
+mission: build venvs ## every line of docs/operations/backups.md, on both databases, with a real worker
+	sh scripts/mission.sh sqlite
+	sh scripts/mission.sh postgres
 
 docs-check: build ## run the README's commands as it says
 	sh scripts/docs-check.sh

@@ -32,7 +32,7 @@ dumped() {
 	if [ "$database" = sqlite ]; then
 		cat "$Z4J_HOME/z4j.db" "$Z4J_HOME/z4j.db-wal"
 	else
-		"$Z4J_PG_BIN/pg_dump" "$Z4J_DATABASE_URL"
+		"$LAB_PG_BIN/pg_dump" "$Z4J_DATABASE_URL"
 	fi
 }
 
@@ -197,8 +197,8 @@ db.execute("UPDATE tasks SET " + ", ".join(c[1] + " = " + c[1] + " - 100*86400*1
 db.commit()
 PY
 	else
-		"$Z4J_PG_BIN/psql" -qAt "$Z4J_DATABASE_URL" -c "SELECT 'UPDATE tasks SET ' || string_agg(column_name || ' = ' || column_name || ' - interval ''100 days''', ', ') || ' WHERE ctid IN (SELECT ctid FROM tasks LIMIT 10)' FROM information_schema.columns WHERE table_name = 'tasks' AND table_schema = 'public' AND column_name LIKE '%_at'" |
-			"$Z4J_PG_BIN/psql" -q "$Z4J_DATABASE_URL"
+		"$LAB_PG_BIN/psql" -qAt "$Z4J_DATABASE_URL" -c "SELECT 'UPDATE tasks SET ' || string_agg(column_name || ' = ' || column_name || ' - interval ''100 days''', ', ') || ' WHERE ctid IN (SELECT ctid FROM tasks LIMIT 10)' FROM information_schema.columns WHERE table_name = 'tasks' AND table_schema = 'public' AND column_name LIKE '%_at'" |
+			"$LAB_PG_BIN/psql" -q "$Z4J_DATABASE_URL"
 	fi
 	before=$(get '/projects/default/tasks?limit=500' | json 'len(d["items"])')
 	show "$brain" retention --plan

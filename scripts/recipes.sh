@@ -14,9 +14,9 @@ postgres-dump | postgres-pitr) database=postgres ;;
 	exit 2
 	;;
 esac
-if [ "$database" = postgres ] && [ -z "${Z4J_PG_HOME:-}" ]; then
+if [ "$database" = postgres ] && [ -z "${LAB_PG_HOME:-}" ]; then
 	# What `postgres-pitr.sh settings` prints, as options of the server, for both recipes.
-	Z4J_PG_OPTIONS="-c wal_level=replica -c archive_mode=on -c archive_timeout=60s -c archive_command='test ! -f {home}/wal/%f && cp %p {home}/wal/%f.part && mv {home}/wal/%f.part {home}/wal/%f'" \
+	LAB_PG_OPTIONS="-c wal_level=replica -c archive_mode=on -c archive_timeout=60s -c archive_command='test ! -f {home}/wal/%f && cp %p {home}/wal/%f.part && mv {home}/wal/%f.part {home}/wal/%f'" \
 		exec sh scripts/with-postgres.sh sh scripts/recipes.sh "$@"
 fi
 [ "$database" = postgres ] || unset Z4J_DATABASE_URL
@@ -24,13 +24,13 @@ fi
 recipes=$top/docs/operations/recipes
 
 # server COMMAND…: one of Postgres' programs, as an account that Postgres accepts.
-server() { (cd / && PATH="$Z4J_PG_BIN:$PATH" $Z4J_PG_AS "$@"); }
+server() { (cd / && PATH="$LAB_PG_BIN:$PATH" $LAB_PG_AS "$@"); }
 if [ "$database" = postgres ]; then
-	PATH=$Z4J_PG_BIN:$PATH
+	PATH=$LAB_PG_BIN:$PATH
 	PGHOST=127.0.0.1 PGUSER=postgres PGDATABASE=postgres
 	PGPORT=$(echo "$Z4J_DATABASE_URL" | sed 's|.*:\([0-9]*\)/.*|\1|')
 	export PATH PGHOST PGPORT PGUSER PGDATABASE
-	server mkdir -p "$Z4J_PG_HOME/wal"
+	server mkdir -p "$LAB_PG_HOME/wal"
 fi
 
 agents() { get /projects/default/agents | json 'sorted(a["name"] for a in d)'; }
@@ -55,7 +55,7 @@ sqlite-snapshot)
 	ls "$work/snapshot"
 	;;
 postgres-dump) show sh "$recipes/postgres-dump.sh" dump "$work/z4j.dump" ;;
-postgres-pitr) show server sh "$recipes/postgres-pitr.sh" base "$Z4J_PG_HOME/base" ;;
+postgres-pitr) show server sh "$recipes/postgres-pitr.sh" base "$LAB_PG_HOME/base" ;;
 esac
 
 say "afterwards two actions, and 10 tasks"
@@ -77,11 +77,11 @@ postgres-dump)
 	;;
 postgres-pitr)
 	psql -qAtc 'SELECT pg_switch_wal()' >/dev/null
-	server pg_ctl -D "$Z4J_PG_HOME/data" -m fast -w stop >/dev/null
-	show server sh "$recipes/postgres-pitr.sh" restore "$Z4J_PG_HOME/base" "$Z4J_PG_HOME/wal" "$Z4J_PG_HOME/restored" "$moment"
+	server pg_ctl -D "$LAB_PG_HOME/data" -m fast -w stop >/dev/null
+	show server sh "$recipes/postgres-pitr.sh" restore "$LAB_PG_HOME/base" "$LAB_PG_HOME/wal" "$LAB_PG_HOME/restored" "$moment"
 	port=$(free_port)
-	server pg_ctl -D "$Z4J_PG_HOME/restored" -w -l "$Z4J_PG_HOME/restored.log" -o "-p $port -k $Z4J_PG_HOME -c listen_addresses=127.0.0.1" start >/dev/null
-	at_end() { server pg_ctl -D "$Z4J_PG_HOME/restored" -m immediate stop >/dev/null 2>&1 || true; }
+	server pg_ctl -D "$LAB_PG_HOME/restored" -w -l "$LAB_PG_HOME/restored.log" -o "-p $port -k $LAB_PG_HOME -c listen_addresses=127.0.0.1" start >/dev/null
+	at_end() { server pg_ctl -D "$LAB_PG_HOME/restored" -m immediate stop >/dev/null 2>&1 || true; }
 	PGPORT=$port
 	until_ok 60 "Postgres is out of recovery" sh -c '[ "$(psql -qAtc "SELECT pg_is_in_recovery()")" = f ]'
 	Z4J_DATABASE_URL="postgres://postgres@127.0.0.1:$port/postgres?sslmode=disable"
