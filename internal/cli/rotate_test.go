@@ -130,8 +130,8 @@ func report(p *apptest.Process, b *apptest.Brain, task string) {
 	p.Settle()
 }
 
-// TestRotateTheMasterSecret: with live agents, replicas that are restarted one by one, and an API key.
-func TestRotateTheMasterSecret(t *testing.T) {
+// TestLessonB24RotateTheMasterSecret: with live agents, replicas that are restarted one by one, and an API key.
+func TestLessonB24RotateTheMasterSecret(t *testing.T) {
 	storetest.EachURL(t, func(t *testing.T, url string) {
 		in := install(t, url)
 		admin := in.client(0)
@@ -208,9 +208,9 @@ func mintKey(in *installation) string {
 	return strings.TrimSpace(stdout)
 }
 
-// TestRotateTheAuditSecret: replicas with the old and with the new secret alternate until the rotation is finished; then
+// TestLessonA12RotateTheAuditSecret: replicas with the old and with the new secret alternate until the rotation is finished; then
 // one that was not restarted can change nothing, and says so.
-func TestRotateTheAuditSecret(t *testing.T) {
+func TestLessonA12RotateTheAuditSecret(t *testing.T) {
 	storetest.EachURL(t, func(t *testing.T, url string) {
 		in := install(t, url)
 		stdout, _ := in.cli(0, "secrets", "rotate", "audit", "--json")

@@ -104,7 +104,7 @@ func (a *secretsRotateCmd) begin(ctx context.Context, c *call, cfg *config.Confi
 	if err != nil {
 		return err
 	}
-	defer r.Close()        //nolint:errcheck // after Commit there is nothing left to close; before, that error is what is told
+	defer r.Close()        // after Commit it has nothing left to do
 	if a.What != "audit" { // of that key its introduction tells
 		if err := s.ChangeSecret(ctx, out.Secret, "rotation begun; brains take the new value at their next start", byOperator()); err != nil {
 			return err
@@ -168,7 +168,7 @@ func (a *secretsRotateCmd) introduce(ctx context.Context, c *call, cfg *config.C
 	}
 	if err != nil {
 		a.say(c, "Key %s is not in the audit log yet (%s). The next `z4j-brain serve` lets it in.", key.KID(), err)
-		return nil //nolint:nilerr // told; the rotation is begun all the same
+		return nil // told; the rotation is begun all the same
 	}
 	a.say(c, "Key %s is in the audit log. Key %s may sign until the rotation is finished, and its secret is needed as long as entries or backups of its time exist.",
 		key.KID(), strings.Join(out.OldKIDs, ", "))
@@ -221,7 +221,7 @@ func (a *secretsRotateCmd) finish(ctx context.Context, c *call, cfg *config.Conf
 	if err != nil {
 		return err
 	}
-	defer r.Close() //nolint:errcheck // as in begin
+	defer r.Close()
 	if err := s.ChangeSecret(ctx, out.Previous, "rotation finished: earlier values are no longer accepted", byOperator()); err != nil {
 		return err
 	}
@@ -254,7 +254,7 @@ func (a *secretsRotateCmd) finishMaster(ctx context.Context, c *call, cfg *confi
 		return err
 	}
 	if !known {
-		return exit(exitNotYet, errors.New("no brain has run with the new Z4J_SECRET yet: restart every brain first"))
+		return exit(exitNotYet, errors.New("no brain has run with the new Z4J_SECRET yet: restart every brain first (with Z4J_AUTO_MIGRATE=false run `z4j-brain migrate upgrade` once, too)"))
 	}
 	left, err := s.Unmoved(ctx, store.SecretID(master), store.TimeOf(time.Now()))
 	if err != nil {

@@ -69,16 +69,28 @@ func TestRotateKeepsEverythingElse(t *testing.T) {
 		rest       []string // what stays as it is
 		previous   []string
 	}{
-		{"as minted", "# keep me\nZ4J_SECRET=" + oneSecret + "\nZ4J_SESSION_SECRET=" + twoSecret + "\nZ4J_AUDIT_SECRET=" + threeSecret + "\n",
-			[]string{"# keep me", "Z4J_SECRET=" + oneSecret, "Z4J_SESSION_SECRET=" + twoSecret}, []string{threeSecret}},
-		{"without a line end", "Z4J_SECRET=" + oneSecret + "\nZ4J_SESSION_SECRET=" + twoSecret + "\nZ4J_AUDIT_SECRET=" + threeSecret,
-			[]string{"Z4J_SECRET=" + oneSecret}, []string{threeSecret}},
-		{"with earlier values", "Z4J_AUDIT_SECRETS_PREVIOUS=" + oneSecret + "\n\nZ4J_SECRET=" + oneSecret + "\r\nZ4J_SESSION_SECRET=" + twoSecret + "\nZ4J_AUDIT_SECRET=" + threeSecret + "\n",
-			[]string{"", "Z4J_SECRET=" + oneSecret + "\r"}, []string{threeSecret, oneSecret}},
+		{
+			"as minted", "# keep me\nZ4J_SECRET=" + oneSecret + "\nZ4J_SESSION_SECRET=" + twoSecret + "\nZ4J_AUDIT_SECRET=" + threeSecret + "\n",
+			[]string{"# keep me", "Z4J_SECRET=" + oneSecret, "Z4J_SESSION_SECRET=" + twoSecret},
+			[]string{threeSecret},
+		},
+		{
+			"without a line end", "Z4J_SECRET=" + oneSecret + "\nZ4J_SESSION_SECRET=" + twoSecret + "\nZ4J_AUDIT_SECRET=" + threeSecret,
+			[]string{"Z4J_SECRET=" + oneSecret},
+			[]string{threeSecret},
+		},
+		{
+			"with earlier values", "Z4J_AUDIT_SECRETS_PREVIOUS=" + oneSecret + "\n\nZ4J_SECRET=" + oneSecret + "\r\nZ4J_SESSION_SECRET=" + twoSecret + "\nZ4J_AUDIT_SECRET=" + threeSecret + "\n",
+			[]string{"", "Z4J_SECRET=" + oneSecret + "\r"},
+			[]string{threeSecret, oneSecret},
+		},
 		{"in quotes, exported, by their other names", "export Z4J_AUDIT_CHAIN_SECRET='" + threeSecret + "' # signs\nz4j_audit_chain_previous_secrets=\"" + oneSecret + "\"\n" +
 			"Z4J_SECRET=" + oneSecret + "\nZ4J_SESSION_SECRET=" + twoSecret + "\n", []string{"Z4J_SECRET=" + oneSecret}, []string{threeSecret, oneSecret}},
-		{"with every odd character", `Z4J_AUDIT_SECRET="` + strings.NewReplacer(`\`, `\\`, `"`, `\"`, `$`, `\$`).Replace(odd) + "\"\nZ4J_SECRET=" + oneSecret + "\nZ4J_SESSION_SECRET=" + twoSecret + "\n",
-			[]string{"Z4J_SECRET=" + oneSecret}, []string{odd}},
+		{
+			"with every odd character", `Z4J_AUDIT_SECRET="` + strings.NewReplacer(`\`, `\\`, `"`, `\"`, `$`, `\$`).Replace(odd) + "\"\nZ4J_SECRET=" + oneSecret + "\nZ4J_SESSION_SECRET=" + twoSecret + "\n",
+			[]string{"Z4J_SECRET=" + oneSecret},
+			[]string{odd},
+		},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			c, path := rotatable(t, tt.text)

@@ -11,7 +11,7 @@ import (
 
 const (
 	revokedSkew  = time.Minute     // by which clocks of those who revoke may differ
-	listenAgain  = 5 * time.Second // after a connection that listens broke
+	listenAgain  = time.Second     // after a connection that listens broke
 	revokedLimit = 5 * time.Second // of one look
 )
 

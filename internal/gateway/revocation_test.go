@@ -19,10 +19,12 @@ func TestM5RevokedByAnotherProcess(t *testing.T) {
 		name string
 		url  func(testing.TB) string
 		look time.Duration
+		cut  bool // the connections that listen
 	}{
-		{"Postgres tells", storetest.Postgres, time.Hour},
-		{"SQLite is looked at", storetest.SQLite, 20 * time.Millisecond},
-		{"Postgres behind a pooler is looked at", storetest.Postgres, 20 * time.Millisecond},
+		{"Postgres tells", storetest.Postgres, time.Hour, false},
+		{"Postgres tells again after it cut who listens", storetest.Postgres, time.Hour, true},
+		{"SQLite is looked at", storetest.SQLite, 20 * time.Millisecond, false},
+		{"Postgres behind a pooler is looked at", storetest.Postgres, 20 * time.Millisecond, false},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
@@ -32,6 +34,9 @@ func TestM5RevokedByAnotherProcess(t *testing.T) {
 			p := one.dial(t, newHello("a"))
 			two.project, two.agent, two.token, two.secret = one.project, one.agent, one.token, one.secret
 			q := two.dial(t, newHello("b"))
+			if tt.cut {
+				one.exec(t, `SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE 'LISTEN z4j_agent_revoked%' AND pid <> pg_backend_pid()`)
+			}
 			cli := storetest.Open(t, url) // as the command line does: in a process that has no connections
 			agent, project, err := cli.AgentOf(t.Context(), id.ID{}, one.agent.String())
 			if err != nil {
