@@ -2,6 +2,7 @@ package cli_test
 
 import (
 	"os"
+	"slices"
 	"strings"
 	"testing"
 
@@ -32,32 +33,33 @@ func TestLessonB5ThePasswordLeavesTheEnvironment(t *testing.T) {
 	}
 }
 
-// TestLessonB23EveryCommandHasHelpWithItsExitCodes runs the help of each command.
+// TestLessonB23EveryCommandHasHelpWithItsExitCodes runs the help of each command that the list of them names.
 func TestLessonB23EveryCommandHasHelpWithItsExitCodes(t *testing.T) {
 	_, list, _ := run(t, "--help")
-	commands := []string{
-		"serve", "health", "check", "status", "config show", "config validate", "migrate upgrade", "migrate current", "audit verify", "audit adopt-key", "audit export", "audit prove", "audit check-proof", "audit acknowledge-rollback",
-		"createsuperuser", "bootstrap-admin", "doctor",
-		"api-keys create", "api-keys list", "api-keys revoke", "agents list", "agents mint", "agents revoke",
-		"retention run", "retention hold", "retention release", "retention compact", "secrets rotate", "users create", "changepassword",
+	commands := []string{"bootstrap-admin"} // the other name of createsuperuser
+	for line := range strings.Lines(list[strings.Index(list, "Commands:"):]) {
+		if !strings.HasPrefix(line, "  ") || strings.HasPrefix(line, "    ") {
+			continue
+		}
+		head, _, _ := strings.Cut(strings.TrimSpace(line), "  ")
+		var words []string
+		for word := range strings.FieldsSeq(head) {
+			if strings.ContainsAny(word[:1], "<[(-") {
+				break
+			}
+			words = append(words, word)
+		}
+		if command := strings.Join(words, " "); command != "version" {
+			commands = append(commands, command)
+		}
+	}
+	if len(commands) < 25 || !slices.Contains(commands, "secrets rotate") || !slices.Contains(commands, "serve") {
+		t.Fatalf("commands: got %q, want all there are", commands)
 	}
 	for _, command := range commands {
 		code, help, stderr := run(t, append(strings.Fields(command), "--help")...)
 		if code != 0 || stderr != "" || !strings.Contains(help, "Exit codes: 0") {
 			t.Errorf("%s --help: exit code %d, stderr %q; want 0, nothing, and help that names the exit codes", command, code, stderr)
-		}
-	}
-	for line := range strings.Lines(list[strings.Index(list, "Commands:"):]) {
-		name, _, _ := strings.Cut(strings.TrimSpace(line), "  ")
-		if !strings.HasPrefix(line, "  ") || strings.HasPrefix(line, "    ") || strings.HasPrefix(name, "version") {
-			continue
-		}
-		known := false
-		for _, command := range commands {
-			known = known || strings.HasPrefix(name, command)
-		}
-		if !known {
-			t.Errorf("the command %q is in the list and not in this test", name)
 		}
 	}
 }
