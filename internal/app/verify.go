@@ -38,7 +38,11 @@ func (b *Brain) verifyAudit(ctx context.Context) error {
 		return nil
 	}
 	began := b.Now()
-	report, err := b.Store.VerifyAudit(ctx, store.VerifyOptions{SinceLast: !full, Workers: 1})
+	witnesses, err := b.custody.Witnesses(ctx)
+	if err != nil {
+		return err
+	}
+	report, err := b.Store.VerifyAudit(ctx, store.VerifyOptions{SinceLast: !full, Workers: 1, Witnesses: witnesses})
 	if err != nil {
 		return err
 	}

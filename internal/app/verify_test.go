@@ -41,11 +41,13 @@ func stopBrain(t *testing.T, b *apptest.Brain) {
 // metrics, the audit status and the log; changes go on; a restart forgets nothing; what turned stands in the audit log.
 func TestLessonL8ATamperedRowIsToldEverywhere(t *testing.T) {
 	storetest.EachURL(t, func(t *testing.T, url string) {
-		environ := []string{"Z4J_AUDIT_VERIFY_INTERVAL=1", "Z4J_METRICS_PUBLIC=true"}
+		environ := []string{"Z4J_AUDIT_VERIFY_INTERVAL=1", "Z4J_METRICS_PUBLIC=true", "Z4J_AUDIT_CHECKPOINT_INTERVAL=86400"}
 		b := apptest.Start(t, apptest.Options{Database: url, Environ: environ})
 		b.Client.Login(apptest.Email, apptest.Password)
 		apptest.Until(t, "a verification finds nothing", func() bool { h := healthOf(b); return h.is(true) })
+		b.Client.Login(apptest.Email, apptest.Password) // behind every checkpoint
 		db := storetest.DB(t, url)
+		row := storetest.Rows(t, db, `SELECT max(seq) FROM audit_log WHERE action = 'auth.login'`)[0][0]
 		on := ""
 		if b.Store.Dialect() == "postgres" {
 			on = " ON audit_log"
@@ -57,11 +59,11 @@ func TestLessonL8ATamperedRowIsToldEverywhere(t *testing.T) {
 			}
 		}
 		run(`DROP TRIGGER audit_log_update` + on)
-		run(`UPDATE audit_log SET target_label = 'x' WHERE seq = 2`)
+		run(`UPDATE audit_log SET target_label = 'x' WHERE seq = ` + row)
 		apptest.Until(t, "a verification finds it", func() bool { h := healthOf(b); return h.is(false) })
 		h := healthOf(b)
-		if !strings.HasPrefix(h.Detail, "row 2: column differs from body") || h.Since == "" || h.Audit != "ok" {
-			t.Errorf("health: %+v, want row 2, since when, and that changes are made", h)
+		if !strings.HasPrefix(h.Detail, "row "+row+": column differs from body") || h.Since == "" || h.Audit != "ok" {
+			t.Errorf("health: %+v, want the row, since when, and that changes are made", h)
 		}
 		var status struct {
 			OK     *bool           `json:"chain_ok"`
@@ -70,7 +72,7 @@ func TestLessonL8ATamperedRowIsToldEverywhere(t *testing.T) {
 			Broken *store.Verified `json:"broken"`
 		}
 		b.Client.Do(http.MethodGet, "/api/v1/audit/status", nil, http.StatusOK, &status)
-		if status.OK == nil || *status.OK || status.Result != "tampered" || status.Since != h.Since || status.Broken == nil || status.Broken.First.Seq != 2 {
+		if status.OK == nil || *status.OK || status.Result != "tampered" || status.Since != h.Since || status.Broken == nil || fmt.Sprint(status.Broken.First.Seq) != row {
 			t.Errorf("audit status: %+v, want what health says", status)
 		}
 		_, _, metrics := b.Client.Try(http.MethodGet, "/metrics", nil)
@@ -80,7 +82,7 @@ func TestLessonL8ATamperedRowIsToldEverywhere(t *testing.T) {
 			}
 		}
 		b.Client.Project("goes-on")
-		for _, want := range []string{"level=ERROR", "audit log is broken", "row 2: column differs"} {
+		for _, want := range []string{"level=ERROR", "audit log is broken", "row " + row + ": column differs"} {
 			if !strings.Contains(b.Output(), want) {
 				t.Errorf("log: no %q", want)
 			}
@@ -96,11 +98,11 @@ func TestLessonL8ATamperedRowIsToldEverywhere(t *testing.T) {
 		}
 		stopBrain(t, quiet)
 
-		run(`UPDATE audit_log SET target_label = NULL WHERE seq = 2`)
+		run(`UPDATE audit_log SET target_label = NULL WHERE seq = ` + row)
 		mended := apptest.Start(t, apptest.Options{Database: url, Environ: environ})
 		apptest.Until(t, "a verification of every row finds nothing", func() bool { h := healthOf(mended); return h.is(true) })
 		apptest.Until(t, "that is recorded", func() bool { return len(turns(t, mended)) == 2 })
-		want := []string{"error proved tampered 2", "allow tampered proved 0"}
+		want := []string{"error proved tampered " + row, "allow tampered proved 0"}
 		if got := turns(t, mended); fmt.Sprint(got) != fmt.Sprint(want) {
 			t.Errorf("recorded turns: %q, want %q", got, want)
 		}

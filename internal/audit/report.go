@@ -72,7 +72,7 @@ func (r *Report) Exit() int {
 		return ExitTampered
 	case behind > 0:
 		return ExitBehind
-	case len(r.Unprovable) > 0 || r.Checked == 0 || r.Checked != r.Exist:
+	case len(r.Unprovable) > 0 || r.Checked == 0 && r.Since == 0 || r.Checked != r.Exist:
 		return ExitUnprovable
 	}
 	return ExitProved

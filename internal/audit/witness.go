@@ -79,6 +79,7 @@ func (v *Verifier) RequireAnchor() { v.anchored = true }
 func (v *Verifier) BeginAfter(c Checkpoint, peaks []byte) {
 	v.BeginAt(c.Size + 1)
 	v.prev, v.linked, v.report.Since = c.RowHMAC, true, c.Size
+	v.report.To, v.report.Head = c.Size, c.RowHMAC
 	v.tree = nil
 	if tree, err := TreeFromPeaks(c.Size, peaks); err == nil && tree.Root() == c.Root && len(v.witnesses) > 0 {
 		v.tree = tree

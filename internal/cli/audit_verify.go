@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"maps"
 	"os"
 	"slices"
@@ -14,6 +15,7 @@ import (
 
 	"golang.org/x/term"
 
+	"github.com/z4j-go/z4j/internal/app"
 	"github.com/z4j-go/z4j/internal/audit"
 	"github.com/z4j-go/z4j/internal/config"
 	"github.com/z4j-go/z4j/internal/store"
@@ -70,6 +72,11 @@ func (v *auditVerifyCmd) Run(c *call) (err error) {
 	if err != nil {
 		return exit(exitUsage, err)
 	}
+	anchored, err := app.Custody(cfg, s, slog.New(slog.DiscardHandler), time.Now).Witnesses(ctx)
+	if err != nil {
+		return exit(audit.ExitUnprovable, err)
+	}
+	witnesses = append(witnesses, anchored...)
 	report, err := s.VerifyAudit(ctx, store.VerifyOptions{
 		From: v.From, SinceLast: v.SinceLast, Witnesses: witnesses, Restored: v.Restored, Anchored: v.RequireAnchor, Progress: c.progress("verified"),
 	})
