@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+	"slices"
 )
 
 // Archive is a file that holds rows which were deleted, as an audit.pruned names it.
@@ -22,7 +23,7 @@ const mostArchives = 60
 // JoinArchives returns the list with one more. Of a list that grew too long the oldest are told as one: from where to
 // where, how many, and a chain of SHA-256 over the line `first last sha256` of each.
 func JoinArchives(list []Archive, newest Archive) []Archive {
-	list = append(list[:len(list):len(list)], newest)
+	list = append(slices.Clip(list), newest)
 	for len(list) > mostArchives {
 		a, b := list[0], list[1]
 		if a.Count == 0 {

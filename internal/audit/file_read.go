@@ -339,6 +339,7 @@ func KeyTimes(known []KeyTime, entries []Row) []KeyTime {
 			if at < 0 {
 				out = append(out, KeyTime{KID: d.KID, Introduced: body.Seq})
 			}
+		default: // it says nothing of keys
 		}
 	}
 	return out

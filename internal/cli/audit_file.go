@@ -29,7 +29,7 @@ func (v *auditVerifyCmd) file(c *call) (err error) {
 	if err != nil {
 		return exit(exitUsage, err)
 	}
-	defer f.Close() //nolint:errcheck // it was only read.
+	defer f.Close()
 	s, noLog := c.openStore(ctx, cfg, false)
 	var joiner *store.FileJoiner
 	if noLog == nil {

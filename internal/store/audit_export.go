@@ -349,12 +349,13 @@ func (e *AuditExport) page(ctx context.Context, after, through int64, limit int)
 // personalOf reads the personal parts of some rows.
 func (s *Store) personalOf(ctx context.Context, rows []audit.Row) ([]audit.Personal, error) {
 	var w where
-	seqs := make([]int64, len(rows))
-	for i := range rows {
-		seqs[i] = rows[i].Seq
+	n := 1
+	for n < len(rows) { // few lengths, so few statements
+		n *= 2
 	}
-	for len(seqs)&(len(seqs)-1) != 0 { // few lengths, so few statements
-		seqs = append(seqs, seqs[len(rows)-1])
+	seqs := make([]int64, n)
+	for i := range seqs {
+		seqs[i] = rows[min(i, len(rows)-1)].Seq
 	}
 	in(&w, "seq", seqs)
 	found, err := s.read.QueryContext(ctx, `SELECT `+personalColumns+` FROM audit_personal`+w.sql.String()+` ORDER BY seq, role`, w.args...)
