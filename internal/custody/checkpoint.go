@@ -119,7 +119,7 @@ func (c *Custody) base(st *chainState) (*audit.Tree, error) {
 func (c *Custody) trusts(ctx context.Context, f *store.Frontier, st *chainState) (*audit.Tree, error) {
 	tree, err := audit.TreeFromPeaks(f.Size, f.Peaks)
 	if err != nil {
-		return nil, nil //nolint:nilerr,nilnil // what is no tree is not trusted.
+		return nil, nil //nolint:nilnil // what is no tree is not trusted.
 	}
 	notes, err := c.o.Store.CheckpointNotes(ctx, f.Generation, f.Size-1, 1)
 	if err != nil {

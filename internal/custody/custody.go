@@ -11,6 +11,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"maps"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -129,9 +130,7 @@ func (c *Custody) Troubles() map[string]string {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	out := make(map[string]string, len(c.troubles))
-	for name, text := range c.troubles {
-		out[name] = text
-	}
+	maps.Copy(out, c.troubles)
 	return out
 }
 

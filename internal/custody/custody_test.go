@@ -407,7 +407,6 @@ func TestLessonL8TamperedRowsStopNoCheckpoint(t *testing.T) {
 func TestCheckpointKilledBetweenItsSteps(t *testing.T) {
 	each(t, func(t *testing.T, l *lab) {
 		b := l.run(t, 40)
-		want := b.mustTree(t)
 		for _, tt := range []struct {
 			name string
 			do   []string
@@ -425,7 +424,7 @@ func TestCheckpointKilledBetweenItsSteps(t *testing.T) {
 			if err != nil || len(list) == 0 {
 				t.Fatalf("%s: %+v, %v; want a checkpoint", tt.name, list, err)
 			}
-			want = next.mustTree(t)
+			want := next.mustTree(t)
 			if cp := list[len(list)-1]; cp.Size != want.Size() || cp.Root != want.Root() {
 				t.Errorf("%s: a checkpoint of %d rows, want %d and the root of all rows", tt.name, cp.Size, want.Size())
 			}

@@ -47,7 +47,7 @@ func (c *Custody) writeInstance(n instanceNote) (err error) {
 		return fmt.Errorf("write %s: %w", instanceFile, err)
 	}
 	part := c.instancePath() + ".part"
-	f, err := os.OpenFile(part, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
+	f, err := os.OpenFile(part, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600) //nolint:gosec // in the home.
 	if err != nil {
 		return fmt.Errorf("write %s: %w", instanceFile, err)
 	}
