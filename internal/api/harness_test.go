@@ -75,6 +75,7 @@ func start(t *testing.T, url string, tweak func(*api.Options)) *brain {
 		Pause:         func(_ context.Context, d time.Duration) { b.mu.Lock(); b.pauses = append(b.pauses, d); b.mu.Unlock() },
 		Settings:      api.Settings{PublicURL: "https://brain.test", LoginMin: 300 * time.Millisecond, HSTSMaxAge: time.Hour},
 	}
+	opts.Backups = b.backups(t)
 	if tweak != nil {
 		tweak(&opts)
 	}

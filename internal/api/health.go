@@ -17,6 +17,7 @@ type status struct {
 	Reason string `json:"reason,omitempty" enum:"database" doc:"what is missing, when unready"`
 	Audit  string `json:"audit" enum:"ok,history_in_doubt,audit_key_unknown,failed" doc:"whether changes can be made; if not, events are taken and reads answered all the same"`
 	Detail string `json:"audit_detail,omitempty" doc:"what to do about it"`
+	Backup string `json:"backup,omitempty" enum:"late" doc:"the newest good backup is older than Z4J_RPO allows"`
 
 	Chain
 }
@@ -31,7 +32,15 @@ func (s *Server) healthAs(word string) status {
 func (s *Server) showHealth(context.Context, *struct{}) (*reply[status], error) {
 	out := &reply[status]{s.healthAs("ok")}
 	out.Body.describe(s.Audit.Err())
+	out.Body.backups(s.Backups)
 	return out, nil
+}
+
+// backups says whether backups are late.
+func (s *status) backups(b Backups) {
+	if b != nil && b.Late() {
+		s.Backup = "late"
+	}
 }
 
 type readiness struct {
@@ -54,6 +63,7 @@ func (s *Server) showReady(ctx context.Context, _ *struct{}) (*readiness, error)
 	}
 	out := &readiness{http.StatusOK, s.healthAs("ready")}
 	out.Body.describe(s.Audit.Try(ctx))
+	out.Body.backups(s.Backups)
 	return out, nil
 }
 

@@ -146,6 +146,8 @@ func (s *Server) table() []route {
 		{get, "/audit/export", "export-audit", "The audit log as a file that can be verified", account(), keyNarrowed(auth.ScopeAuditRead), none, exports, call(s.exportAudit)},
 
 		{get, "/audit/status", "get-audit-status", "What the verifications of the audit log found", global(auth.ReadAudit), key(auth.ScopeAuditRead), none, unlimited, call(s.showAuditStatus)},
+		{get, "/admin/backups", "list-backups", "How backups stand, and those that were made or failed, the newest first", global(auth.ReadBackups), key(auth.ScopeBackupsRead), none, unlimited, call(s.listBackups)},
+		{post, "/admin/backups", "start-backup", "Make a backup now", global(auth.MakeBackups), key(auth.ScopeBackupsWrite), audit.BackupCompleted, unlimited, call(s.startBackup)},
 
 		{get, "/home/summary", "get-home", "Numbers of all projects that the caller sees", account(), keyNarrowed(auth.ScopeHomeRead), none, unlimited, call(s.showHome)},
 		{get, "/home/recent-failures", "list-recent-failures", "Failed tasks of all projects that the caller sees, the newest first", account(), keyNarrowed(auth.ScopeHomeRead), none, unlimited, call(s.listRecentFailures)},

@@ -40,6 +40,7 @@ type Options struct {
 	Settings  Settings
 	Metrics   *metrics.Metrics
 	Audit     *AuditHealth // nil: an own one
+	Backups   Backups
 	Beside    Beside
 	Version   string
 

@@ -262,6 +262,8 @@ func TestLessonA25EveryChangeLeavesItsEntry(t *testing.T) {
 		key := root.post("/api-keys", object{"name": "ci", "scopes": []string{"tasks:read"}}).must(t, "API key", 201).body["id"].(string)
 		root.patch("/api-keys/"+key, object{"name": "CI"}).must(t, "change API key", 200)
 		root.del("/api-keys/"+key).must(t, "revoke API key", 204)
+		root.post("/admin/backups", nil).must(t, "start a backup", 202)
+		root.backup()
 		root.post("/auth/change-password", object{"current_password": password, "new_password": "Another-Horse-7-Stable"}).must(t, "password", 200)
 		other := b.client()
 		other.post("/auth/login", object{"email": "root@example.com", "password": "Another-Horse-7-Stable"}).must(t, "login", 200)
@@ -278,7 +280,7 @@ func TestLessonA25EveryChangeLeavesItsEntry(t *testing.T) {
 		want := []string{
 			"setup.completed allow anonymous", "user.created allow user", "membership.granted allow user", "project.created allow user", "project.changed allow user",
 			"retention.held allow user", "retention.released allow user",
-			"agent.token.minted allow user", "agent.token.revoked allow user", "api_key.created allow user", "api_key.changed allow user", "api_key.revoked allow user", "auth.password_changed allow user", "auth.login allow user",
+			"agent.token.minted allow user", "agent.token.revoked allow user", "api_key.created allow user", "api_key.changed allow user", "api_key.revoked allow user", "backup.completed allow user", "auth.password_changed allow user", "auth.login allow user",
 			"auth.session_revoked allow user", "auth.login allow user", "auth.session_revoked allow user", "auth.logout allow user",
 		}
 		if diff := cmp.Diff(want, entries()[before:]); diff != "" {
@@ -380,6 +382,7 @@ func TestRefusalsReachTheLog(t *testing.T) {
 var matrix = map[string]string{
 	"setup-status": "svaomg", "complete-setup": "nsvaomg", "login": "nsvaomg", "password-policy": "nsvaomg", "get-health": "nsvaomg", "get-readiness": "nsvaomg",
 	"logout": "svaomg", "me": "svaomg", "change-password": "svaomg", "list-sessions": "svaomg", "revoke-other-sessions": "svaomg", "revoke-session": "svaomg",
+	"list-backups": "g", "start-backup": "g",
 	"list-users": "g", "get-audit-status": "g", "create-user": "g", "create-project": "g", "update-project": "g",
 	"list-scopes": "svaomg", "list-api-keys": "svaomg", "create-api-key": "svaomg", "change-api-key": "svaomg", "revoke-api-key": "svaomg",
 	"hold-project": "g", "release-project": "g", "get-retention": "g", "hold-installation": "g", "release-installation": "g",

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/z4j-go/z4j/internal/api"
+	"github.com/z4j-go/z4j/internal/backup"
 	"github.com/z4j-go/z4j/internal/config"
 	"github.com/z4j-go/z4j/internal/custody"
 	"github.com/z4j-go/z4j/internal/gateway"
@@ -42,14 +43,15 @@ type Brain struct {
 	Options
 	Store *store.Store
 
-	url    string
-	holder string
-	audit  *api.AuditHealth
-	counts *metrics.Metrics
-	stops  []stop
-	failed chan error
-	once   sync.Once
-	stopAt error
+	url     string
+	holder  string
+	audit   *api.AuditHealth
+	backups *backup.Brain
+	counts  *metrics.Metrics
+	stops   []stop
+	failed  chan error
+	once    sync.Once
+	stopAt  error
 
 	horizons horizons
 
@@ -77,6 +79,10 @@ func Start(ctx context.Context, o Options) (_ *Brain, err error) {
 	c := b.Config
 	for _, w := range c.Warnings {
 		b.Log.WarnContext(ctx, "configuration", "warning", w)
+	}
+
+	if err := CheckBackups(c); err != nil {
+		return nil, err
 	}
 
 	front, err := b.listen(ctx)
@@ -122,8 +128,14 @@ func Start(ctx context.Context, o Options) (_ *Brain, err error) {
 		Log: b.Log, Now: b.Now, Metrics: counts, Horizons: b.horizons.of,
 	})
 
+	if b.backups, err = b.makeBackups(ctx, backupSeen(counts)); err != nil {
+		return nil, err
+	}
+	b.onStop("backups", 5*time.Second, b.backups.Close)
+
 	runner := jobs.New(jobs.Options{Log: b.Log, Leases: leases{b.Store}, Holder: b.holder, Now: b.Now, Failed: counts.JobFailed})
-	b.onStop("jobs", 2*time.Second, background(ctx, func(ctx context.Context) { runner.Run(ctx, b.jobs()) }))
+	b.onStop("jobs", 5*time.Second, background( // a passphrase takes a second that nothing can cut short
+		ctx, func(ctx context.Context) { runner.Run(ctx, b.jobs()) }))
 
 	taken.Start(ctx)
 	b.onStop("ingest", 5*time.Second, taken.Close)

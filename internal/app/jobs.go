@@ -4,6 +4,7 @@ import (
 	"context"
 	"time"
 
+	"github.com/z4j-go/z4j/internal/backup"
 	"github.com/z4j-go/z4j/internal/id"
 	"github.com/z4j-go/z4j/internal/ingest"
 	"github.com/z4j-go/z4j/internal/jobs"
@@ -13,6 +14,9 @@ import (
 
 // partitionsAhead is how many days of events have their partition before they come.
 const partitionsAhead = 7
+
+// backupLook is how often it is looked whether a backup is due: schedules count in minutes.
+const backupLook = 30 * time.Second
 
 // jobs is everything periodic.
 func (b *Brain) jobs() []jobs.Job {
@@ -27,6 +31,8 @@ func (b *Brain) jobs() []jobs.Job {
 		{Name: "custody", Every: time.Second, Local: true, Wake: b.Store.AuditNews(), Run: b.custody.Watch},
 		// Nothing to do: while changes are refused it fails, which health, the log and z4j_background_task_error_active say.
 		{Name: "audit", Every: 15 * time.Second, Local: true, Run: b.audit.Try},
+		{Name: "backup", Every: backupLook, Run: b.backups.Tick},
+		{Name: "backup_status", Every: backupLook, Local: true, Run: b.backups.Watch},
 	}, b.verifications()...)
 }
 
@@ -79,4 +85,15 @@ func (b *Brain) projectStates(ctx context.Context) ([]metrics.ProjectState, erro
 		out = append(out, metrics.ProjectState{Project: p.String(), AgentsOnline: int(f.AgentsOnline), WorkersOnline: int(f.WorkersOnline), Queues: queues[p]})
 	}
 	return out, nil
+}
+
+// backupSeen shows how backups stand.
+func backupSeen(counts *metrics.Metrics) func(backup.Standing) {
+	return func(s backup.Standing) {
+		if s.LastSuccess == nil {
+			counts.Backup(time.Time{}, 0, false)
+			return
+		}
+		counts.Backup(s.LastSuccess.Snapshot.Time, s.LastSuccess.Bytes, s.LastSuccess.Verified && s.LastFailure == nil)
+	}
 }

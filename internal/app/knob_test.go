@@ -29,6 +29,7 @@ func knobless() map[string]string {
 		"REQUIRE_DB_SSL":          "decides in config.Load, whose tests see it",
 		"AUDIT_FAILOVER_GRACE":    "needs a standby that takes over; the tests of store and custody see it",
 		"ALLOW_HTTP_PUBLIC_URL":   "decides in config.Load, whose tests see it",
+		"BACKUP_MAX_DURATION":     "its smallest value is a minute; package backup's own tests see a shorter one",
 	}
 }
 
@@ -132,7 +133,7 @@ const (
 // knobs is a check for each setting.
 func knobs() map[string]func(*testing.T) {
 	all := map[string]func(*testing.T){}
-	for _, part := range []map[string]func(*testing.T){generalKnobs(), networkKnobs(), databaseKnobs(), secretKnobs(), accountKnobs(), agentKnobs(), retentionKnobs(), observeKnobs()} {
+	for _, part := range []map[string]func(*testing.T){generalKnobs(), networkKnobs(), databaseKnobs(), secretKnobs(), accountKnobs(), agentKnobs(), retentionKnobs(), observeKnobs(), backupKnobs()} {
 		for name, check := range part {
 			all[name] = check
 		}

@@ -27,6 +27,8 @@ const (
 	CreateProjects Permission = "projects:create"
 	ChangeProjects Permission = "projects:change"
 	HoldRetention  Permission = "retention:hold" // of projects, too: who may end a hold may let evidence go
+	ReadBackups    Permission = "backups:read"
+	MakeBackups    Permission = "backups:make"
 )
 
 // Role is a name for a set of permissions. Roles are not ranks: an operator acts and can't read the audit log, an
@@ -61,7 +63,7 @@ func (r Role) Can(p Permission) bool {
 		return r == Auditor || r == Admin || r == GlobalAdmin
 	case ReadMembers, ManageMembers, ManageAgents:
 		return r == Admin || r == GlobalAdmin
-	case ReadUsers, CreateUsers, CreateProjects, ChangeProjects, HoldRetention:
+	case ReadUsers, CreateUsers, CreateProjects, ChangeProjects, HoldRetention, ReadBackups, MakeBackups:
 		return r == GlobalAdmin
 	}
 	return false
@@ -71,6 +73,6 @@ func (r Role) Can(p Permission) bool {
 func Permissions() []Permission {
 	return []Permission{
 		ReadProject, ReadTasks, ReadWorkers, ReadQueues, ReadAgents, ReadStats, Operate, ReadAudit, ReadMembers, ManageMembers, ManageAgents,
-		ReadUsers, CreateUsers, CreateProjects, ChangeProjects, HoldRetention,
+		ReadUsers, CreateUsers, CreateProjects, ChangeProjects, HoldRetention, ReadBackups, MakeBackups,
 	}
 }

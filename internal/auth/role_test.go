@@ -18,6 +18,7 @@ func TestLessonD13RolesAreSets(t *testing.T) {
 		auth.Operate: o | m | g, auth.ReadAudit: a | m | g,
 		auth.ReadMembers: m | g, auth.ManageMembers: m | g, auth.ManageAgents: m | g,
 		auth.ReadUsers: g, auth.CreateUsers: g, auth.CreateProjects: g, auth.ChangeProjects: g, auth.HoldRetention: g,
+		auth.ReadBackups: g, auth.MakeBackups: g,
 	}
 	for _, p := range auth.Permissions() {
 		if _, known := want[p]; !known {

@@ -24,6 +24,8 @@ const (
 	ScopeMembersWrite  Scope = "memberships:write"
 	ScopeUsersRead     Scope = "users:read"
 	ScopeUsersWrite    Scope = "users:write"
+	ScopeBackupsRead   Scope = "backups:read"
+	ScopeBackupsWrite  Scope = "backups:write"
 	ScopeHealthRead    Scope = "health:read"
 	ScopeAll           Scope = "admin:*" // every route that has a scope
 )
@@ -50,6 +52,8 @@ func Scopes() []ScopeRule {
 		{ScopeMembersWrite, false},
 		{ScopeUsersRead, true},
 		{ScopeUsersWrite, true},
+		{ScopeBackupsRead, true},
+		{ScopeBackupsWrite, true},
 		{ScopeHealthRead, false},
 		{ScopeAll, true},
 	}

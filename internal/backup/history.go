@@ -112,3 +112,31 @@ func recorded(ctx context.Context, s *store.Store) (map[string]Record, error) {
 	}
 	return out, nil
 }
+
+// Find gives the record of a backup that was made; store.ErrNotFound if the audit log says nothing of it.
+func Find(ctx context.Context, s *store.Store, id string) (Record, error) {
+	page, err := s.AuditLog(ctx, store.AuditFilter{Action: string(audit.BackupCompleted), Target: id, Page: store.Page{Limit: 1}})
+	if err != nil {
+		return Record{}, fmt.Errorf("read the history of backups: %w", err)
+	}
+	if id == "" || len(page.Items) == 0 {
+		return Record{}, store.ErrNotFound
+	}
+	return recordOf(&page.Items[0]), nil
+}
+
+// Page gives a page of everything that the audit log says of backups made and failed, newest first.
+func Page(ctx context.Context, s *store.Store, p store.Page) (store.Slice[Record], error) {
+	page, err := s.AuditLog(ctx, store.AuditFilter{Prefix: "backup.", Page: p})
+	if err != nil {
+		return store.Slice[Record]{}, fmt.Errorf("read the history of backups: %w", err)
+	}
+	out := store.Slice[Record]{Items: []Record{}, Next: page.Next, Prev: page.Prev}
+	for i := range page.Items {
+		switch audit.Action(page.Items[i].Action) { //nolint:exhaustive // the others tell of no backup.
+		case audit.BackupCompleted, audit.BackupFailed:
+			out.Items = append(out.Items, recordOf(&page.Items[i]))
+		}
+	}
+	return out, nil
+}

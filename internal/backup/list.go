@@ -67,7 +67,7 @@ func List(ctx context.Context, in target.Target, s *store.Store, now time.Time) 
 		}
 		e := Entry{Name: f.Name, Instance: instance, At: at, Bytes: f.Size, Encrypted: strings.HasSuffix(f.Name, sealedSuffix), State: StateUnrecorded, Reading: reading[f.Name]}
 		if r, is := known[f.Name]; is && r.Target == in.String() {
-			e.Record, e.State = &r, StateRecorded
+			e.Record, e.State, e.At = &r, StateRecorded, r.Started.Time // names have whole seconds
 			if r.Bytes != f.Size {
 				e.State = StateDiffers
 			}
@@ -144,7 +144,7 @@ func Prune(ctx context.Context, o Options, keep Keep, plan bool) (Pruned, error)
 		defer held.release()
 		ctx = held2
 	}
-	instance, err := instanceOf(ctx, o.Store)
+	instance, err := o.Store.Instance(ctx)
 	if err != nil {
 		return p, err
 	}
@@ -193,13 +193,4 @@ func (o *Options) prune(ctx context.Context, p *Pruned, keep Keep) error {
 		}
 	}
 	return nil
-}
-
-// instanceOf gives the name of the installation; "" if it has none.
-func instanceOf(ctx context.Context, s *store.Store) (string, error) {
-	name, err := s.Meta(ctx, "instance")
-	if errors.Is(err, store.ErrNotFound) {
-		return "", nil
-	}
-	return name, err
 }

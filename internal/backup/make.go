@@ -29,11 +29,12 @@ type Options struct {
 	Now     func() time.Time // required
 	Log     *slog.Logger
 
-	Target  target.Target // where the archive is kept
-	Name    string        // of the file; "": NewName gives it
-	Stream  io.Writer     // instead of Target: the archive goes there, and is not verified
-	Without []string      // tables whose rows are left out
-	TempDir string        // SQLite: where the copy is made; "": beside the database
+	Target  target.Target                                    // where the archive is kept
+	Open    func(ctx context.Context) (target.Target, error) // opens Target, instead of it
+	Name    string                                           // of the file; "": NewName gives it
+	Stream  io.Writer                                        // instead of Target: the archive goes there, and is not verified
+	Without []string                                         // tables whose rows are left out
+	TempDir string                                           // SQLite: where the copy is made; "": beside the database
 
 	Recipients []age.Recipient
 	Passphrase string
@@ -72,27 +73,75 @@ const (
 // Make makes a backup under the lease that allows one at a time, verifies it and records it. Whatever fails, fails all of
 // it: nothing is left in the target that looks like a backup, and the failure is recorded.
 func Make(ctx context.Context, o Options) (Result, error) {
+	m, err := prepare(ctx, o)
+	if err != nil {
+		return Result{}, err // nothing was begun, so there is nothing to record
+	}
+	return m.finish()
+}
+
+// making is a backup that may be made: it holds the lease.
+type making struct {
+	o    Options
+	r    Result
+	held *lease
+	ctx  context.Context //nolint:containedctx // ends with the lease.
+	end  context.CancelFunc
+}
+
+func prepare(ctx context.Context, o Options) (*making, error) {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	r := Result{ID: id.New(o.Now()).String(), Target: "a stream", Started: store.TimeOf(o.Now())}
+	held, ctx, err := takeLease(ctx, &o)
+	if err != nil {
+		return nil, err
+	}
+	r := Result{ID: id.New(o.Now()).String(), Started: store.TimeOf(o.Now())}
+	return &making{o: o, r: r, held: held, ctx: ctx, end: func() {}}, nil
+}
+
+// limit ends the backup after a time.
+func (m *making) limit(d time.Duration) {
+	if d > 0 {
+		m.ctx, m.end = context.WithTimeoutCause(m.ctx, d, fmt.Errorf("it took longer than %v, which Z4J_BACKUP_MAX_DURATION allows", d))
+	}
+}
+
+// finish makes it and gives the lease back.
+func (m *making) finish() (Result, error) {
+	defer m.held.release()
+	defer m.end()
+	err := m.o.open(m.ctx, &m.r)
+	if err == nil {
+		err = m.o.run(m.ctx, &m.r)
+	}
+	if err == nil {
+		return m.r, m.o.completed(m.ctx, &m.r)
+	}
+	if cause := context.Cause(m.ctx); cause != nil && !errors.Is(err, cause) {
+		err = errors.Join(cause, err)
+	}
+	return m.r, errors.Join(err, m.o.failed(m.ctx, &m.r, err))
+}
+
+// open opens the target, if that is still to do.
+func (o *Options) open(ctx context.Context, r *Result) error {
+	if o.Open != nil && o.Target == nil {
+		opened, err := o.Open(ctx)
+		if err != nil {
+			return err
+		}
+		o.Target = opened
+	}
+	r.Target = "a stream"
 	if o.Target != nil {
 		r.Target = o.Target.String()
 	}
-	held, ctx, err := takeLease(ctx, &o)
-	if err != nil {
-		return r, err // nothing was begun, so there is nothing to record
-	}
-	defer held.release()
-	err = o.run(ctx, &r)
-	if err == nil {
-		return r, o.completed(ctx, &r)
-	}
-	if cause := context.Cause(ctx); cause != nil {
-		err = errors.Join(cause, err)
-	}
-	return r, errors.Join(err, o.failed(ctx, &r, err))
+	return nil
 }
+
+func (o *Options) encrypts() bool { return o.Passphrase != "" || len(o.Recipients) > 0 }
 
 // run makes and verifies the archive.
 func (o *Options) run(ctx context.Context, r *Result) error {
@@ -101,6 +150,9 @@ func (o *Options) run(ctx context.Context, r *Result) error {
 		return err
 	}
 	r.Encrypted = len(recipients) > 0
+	if _, err := o.Store.Instance(ctx); err != nil { // of an old database it is noted now, so that the snapshot has it
+		return err
+	}
 	snap, err := o.Store.Snapshot(ctx, store.SnapshotOptions{TempDir: o.TempDir, Without: o.Without})
 	if err != nil {
 		return err

@@ -169,11 +169,11 @@ func when(flag, text string) (*store.Time, error) {
 	return nil, fmt.Errorf("%s: %q is neither a date like 2026-01-31 nor a time like 2026-01-31T12:00:00Z", flag, text)
 }
 
-var age = regexp.MustCompile(`^([1-9][0-9]{0,3})(d|w|mo|y)$`)
+var agePattern = regexp.MustCompile(`^([1-9][0-9]{0,3})(d|w|mo|y)$`)
 
 // before is the time that is a duration like 90d, 12w, 6mo or 1y before now, by the calendar.
 func before(now time.Time, text string) (time.Time, error) {
-	m := age.FindStringSubmatch(text)
+	m := agePattern.FindStringSubmatch(text)
 	if m == nil {
 		return time.Time{}, fmt.Errorf("--older-than: %q is no age: give a number with d, w, mo or y, such as 1y", text)
 	}

@@ -61,6 +61,7 @@ type grammar struct {
 	Migrate         migrateCmd         `cmd:"" help:"Bring the schema up to date, or show which it is."`
 	Audit           auditCmd           `cmd:"" help:"The audit log."`
 	Retention       retentionCmd       `cmd:"" help:"What is deleted in time, and what is held."`
+	Backup          backupCmd          `cmd:"" help:"Make, list, verify and prune backups."`
 	CreateSuperuser createSuperuserCmd `cmd:"" name:"createsuperuser" aliases:"bootstrap-admin" help:"Make the first account."`
 	Users           usersCmd           `cmd:"" help:"Accounts."`
 	APIKeys         apiKeysCmd         `cmd:"" name:"api-keys" help:"API keys."`

@@ -23,16 +23,18 @@ const Dev = "dev"
 // what they say; alias other names; flag other names of its flag; from:"process" one that can't stand in a file; help
 // what docs and `config show` say.
 type Config struct {
-	General   General   `title:"General"`
-	Network   Network   `title:"Network"`
-	Database  Database  `title:"Database"`
-	Secrets   Keys      `title:"Secrets"`
-	FirstBoot FirstBoot `title:"First account"`
-	Accounts  Accounts  `title:"Passwords and sessions"`
-	Agents    Agents    `title:"Agents"`
-	Retention Retention `title:"Retention"`
-	Audit     Audit     `title:"Audit log"`
-	Observe   Observe   `title:"Observability"`
+	General     General     `title:"General"`
+	Network     Network     `title:"Network"`
+	Database    Database    `title:"Database"`
+	Secrets     Keys        `title:"Secrets"`
+	FirstBoot   FirstBoot   `title:"First account"`
+	Accounts    Accounts    `title:"Passwords and sessions"`
+	Agents      Agents      `title:"Agents"`
+	Retention   Retention   `title:"Retention"`
+	Audit       Audit       `title:"Audit log"`
+	Backup      Backup      `title:"Backups"`
+	ObjectStore ObjectStore `title:"Object store"`
+	Observe     Observe     `title:"Observability"`
 
 	// Warnings tell what is odd and not wrong. They hold no values of secrets.
 	Warnings []string

@@ -499,7 +499,8 @@ func TestEverySettingCanBeChanged(t *testing.T) {
 		"HOME": t.TempDir(), "ENVIRONMENT": "staging", "LOG_LEVEL": "error", "LOG_FORMAT": "json", "BIND_HOST": "::1", "PUBLIC_URL": "https://b.example",
 		"ALLOWED_HOSTS": "b.example", "TRUSTED_PROXIES": "10.0.0.0/8", "DATABASE_URL": "sqlite:/other.db", "BOOTSTRAP_ADMIN_EMAIL": "ann@example.com",
 		"BOOTSTRAP_ADMIN_DISPLAY_NAME": "Ann", "SESSION_COOKIE_SAMESITE": "strict", "OPENAPI_VISIBILITY": "private", "EVENT_RETENTION_DAYS": "30", "RETENTION_TIME": "04:45",
-		"AUDIT_ANCHORS": "/mnt/anchor,s3://bucket/prefix",
+		"AUDIT_ANCHORS":   "/mnt/anchor,s3://bucket/prefix",
+		"BACKUP_SCHEDULE": "0 3 * * *", "BACKUP_TARGET": "s3://bucket/z4j", "BACKUP_RECIPIENTS": "age1x", "BACKUP_KEEP": "daily=7", "S3_ENDPOINT": "https://s3.example", "S3_REGION": "eu",
 	}
 	base := map[string]string{}
 	for _, s := range must(t).Show() {
@@ -528,6 +529,9 @@ func TestEverySettingCanBeChanged(t *testing.T) {
 	}
 	if c := must(t, "Z4J_SESSION_IDLE_TIMEOUT_SECONDS=90", "Z4J_LOGIN_MIN_DURATION_MS=250"); c.Accounts.SessionIdle != 90*time.Second || c.Accounts.LoginMin != 250*time.Millisecond {
 		t.Errorf("units: %v and %v, want 1m30s and 250ms", c.Accounts.SessionIdle, c.Accounts.LoginMin)
+	}
+	if c := must(t, "Z4J_BACKUP_MAX_DURATION=90m", "Z4J_RPO=2d"); c.Backup.MaxDuration != 90*time.Minute || c.Backup.RPO != 48*time.Hour {
+		t.Errorf("spelled durations: %v and %v, want 1h30m and 48h", c.Backup.MaxDuration, c.Backup.RPO)
 	}
 }
 

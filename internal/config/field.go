@@ -211,6 +211,9 @@ func (s *Setting) duration(text string) (time.Duration, error) {
 		unit, word = time.Millisecond, "milliseconds"
 	}
 	n, err := strconv.ParseFloat(strings.TrimSpace(text), 64)
+	if d, ok := spelled(strings.TrimSpace(text)); ok && err != nil {
+		n, err = float64(d)/float64(unit), nil
+	}
 	if err != nil || math.IsNaN(n) || math.IsInf(n, 0) {
 		return 0, fmt.Errorf("%s is not a number of %s", quote(text), word)
 	}
@@ -218,6 +221,16 @@ func (s *Setting) duration(text string) (time.Duration, error) {
 		return 0, err
 	}
 	return time.Duration(n * float64(unit)), nil
+}
+
+// spelled reads 6h, 90m or 2d.
+func spelled(text string) (time.Duration, bool) {
+	if days, is := strings.CutSuffix(text, "d"); is {
+		n, err := strconv.ParseUint(days, 10, 16)
+		return time.Duration(n) * 24 * time.Hour, err == nil
+	}
+	d, err := time.ParseDuration(text)
+	return d, err == nil
 }
 
 func (s *Setting) inRange(n float64, shown string) error {

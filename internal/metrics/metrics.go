@@ -74,6 +74,9 @@ type Metrics struct {
 	requests       *prometheus.HistogramVec
 	jobError       *prometheus.GaugeVec
 	sweeps         sweeps
+	backupAt       prometheus.Gauge
+	backupSize     prometheus.Gauge
+	backupVerified prometheus.Gauge
 
 	projects capped
 	kinds    capped
@@ -125,7 +128,19 @@ func New(o Options) *Metrics {
 			Name: "z4j_background_task_error_active",
 			Help: "1 while the last run of a periodic job failed.",
 		}, []string{"task"}),
-		sweeps:   newSweeps(),
+		sweeps: newSweeps(),
+		backupAt: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "z4j_backup_last_success_timestamp_seconds",
+			Help: "The moment that the newest good backup is of; 0: there is none.",
+		}),
+		backupSize: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "z4j_backup_last_size_bytes",
+			Help: "Size of the newest good backup.",
+		}),
+		backupVerified: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "z4j_backup_verified",
+			Help: "1 if the newest try to make a backup succeeded and it was read back whole.",
+		}),
 		projects: capped{most: maxProjects},
 		kinds:    capped{most: maxKinds},
 		names:    capped{most: maxTaskNames},
@@ -137,10 +152,23 @@ func New(o Options) *Metrics {
 	build.Set(1)
 	m.registry.MustRegister(m.sweeps.all()...)
 	m.registry.MustRegister(m.eventsIngested, m.eventsRefused, m.tasks, m.taskDuration, m.frames, m.refusedFrames,
-		m.connections, m.commitSeconds, m.requests, m.jobError, build,
+		m.connections, m.commitSeconds, m.requests, m.jobError, m.backupAt, m.backupSize, m.backupVerified, build,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 		&state{o: o})
 	return m
+}
+
+// Backup shows the newest good backup; the zero time is none.
+func (m *Metrics) Backup(at time.Time, size int64, verified bool) {
+	if m == nil {
+		return
+	}
+	m.backupAt.Set(max(0, float64(at.UnixMicro())/1e6))
+	m.backupSize.Set(float64(size))
+	m.backupVerified.Set(0)
+	if verified {
+		m.backupVerified.Set(1)
+	}
 }
 
 // EventIngested counts n events of a kind, after their commit.
