@@ -167,7 +167,7 @@ func (v *verified) show(out io.Writer, name string) error {
 		line("rows", "%d in %d tables", r.Rows, len(m.Tables))
 		line("sha256", "%s", r.SHA256)
 		line("signed", "key id %s%s", r.KID, map[bool]string{true: "", false: ", which is not at hand"}[r.Signed])
-		line("audit log", "%s: rows %d to %d", verdict(r.Audit.Exit()), r.Audit.From, r.Audit.To)
+		line("audit log", "%s: rows %d to %d", audit.Verdict(r.Audit.Exit()), r.Audit.From, r.Audit.To)
 		if r.Audit.First != nil {
 			line("first bad row", "%d: %s: %s", r.Audit.First.Seq, r.Audit.First.Class, r.Audit.First.Why)
 		}
