@@ -34,7 +34,7 @@ var mayImport = map[string][]string{
 	"store":             {"audit", "fold"},
 	"custody":           {"store", "audit", "target"},
 	"store/storetest":   {"store", "audit", "fold"},
-	"backup":            {"store", "audit", "target"},
+	"backup":            {"store", "audit", "target", "custody"},
 	"load":              {"store", "fold", "wire"},
 	"ingest":            {"store", "fold", "wire", "live", "metrics", "redact"},
 	"gateway":           {"store", "wire", "ingest", "auth", "metrics", "live"},

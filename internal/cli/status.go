@@ -33,6 +33,9 @@ type status struct {
 	Counts      store.Counts `json:"counts"`
 	AuditChain  string       `json:"audit_chain"`
 	AuditOK     *bool        `json:"audit_chain_ok"` // null: no brain has verified it yet
+
+	DataGaps    []store.DataGap    `json:"data_gaps"`    // times of which events may be missing
+	RestoreHeld *store.RestoreHeld `json:"restore_held"` // what waits for restore release
 }
 
 // Run shows what there is.
@@ -51,7 +54,15 @@ func (k *statusCmd) Run(c *call) error {
 		if err != nil {
 			return err
 		}
-		out := status{c.version, schema, cfg.General.Environment, cfg.General.Home, cfg.Database.URL.String(), counts, chain, state.OK()}
+		out := status{c.version, schema, cfg.General.Environment, cfg.General.Home, cfg.Database.URL.String(), counts, chain, state.OK(), nil, nil}
+		if out.DataGaps, err = s.DataGaps(ctx); err != nil {
+			return err
+		}
+		if held, err := s.RestoreHeld(ctx); err == nil {
+			out.RestoreHeld = &held
+		} else if !errors.Is(err, store.ErrNotHeld) {
+			return err
+		}
 		if k.JSON {
 			return errors.Join(printJSON(c.stdout, out), incomplete)
 		}
@@ -73,6 +84,12 @@ func (k *statusCmd) Run(c *call) error {
 			{"audit chain", chain},
 		} {
 			fmt.Fprintf(w, "%s\t%s\n", line[0], line[1])
+		}
+		for _, g := range out.DataGaps {
+			fmt.Fprintf(w, "events missing\tmaybe from %s to %s: backup %s was restored\n", g.From, g.Until, g.Backup)
+		}
+		if h := out.RestoreHeld; h != nil {
+			fmt.Fprintf(w, "held\tsince the restore of %s: run `z4j-brain restore release`%s\n", h.Since, map[bool]string{true: " --keys, API keys are suspended"}[h.Keys])
 		}
 		return errors.Join(w.Flush(), incomplete)
 	})
