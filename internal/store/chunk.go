@@ -244,10 +244,7 @@ func (w *chunkWriter) uuid(b []byte)  { w.buf = append(w.buf, b...) }
 func (w *chunkWriter) bool(v byte)    { w.buf = append(w.buf, v) }
 
 // undo takes back the row that was begun.
-func (w *chunkWriter) undo() error {
-	w.buf = w.buf[:w.row]
-	return nil
-}
+func (w *chunkWriter) undo() { w.buf = w.buf[:w.row] }
 
 // end ends a row. A chunk that it no longer fits in is emitted without it.
 func (w *chunkWriter) end() error {

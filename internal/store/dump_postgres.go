@@ -284,7 +284,8 @@ func (c *copyReader) row(p []byte) (used int, err error) {
 	at := 2
 	for i := range c.columns {
 		if len(p)-at < 4 {
-			return 0, c.out.undo()
+			c.out.undo()
+			return 0, nil
 		}
 		n := int(int32(binary.BigEndian.Uint32(p[at:])))
 		at += 4
@@ -293,7 +294,8 @@ func (c *copyReader) row(p []byte) (used int, err error) {
 			continue
 		}
 		if len(p)-at < n {
-			return 0, c.out.undo()
+			c.out.undo()
+			return 0, nil
 		}
 		if err := c.field(&c.columns[i], p[at:at+n]); err != nil {
 			return 0, err

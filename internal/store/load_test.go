@@ -444,8 +444,12 @@ func schemaOf(t *testing.T, address string) []string {
 // FuzzDecodeRows reads any bytes as a chunk: they are refused, or give whole rows, and their content can be told.
 func FuzzDecodeRows(f *testing.F) {
 	columns := []store.Column{
-		{Name: "a", Kind: store.KindText}, {Name: "b", Kind: store.KindInt}, {Name: "c", Kind: store.KindUUID}, {Name: "d", Kind: store.KindBool},
-		{Name: "e", Kind: store.KindTime}, {Name: "f", Kind: store.KindBytes},
+		{Name: "a", Kind: store.KindText},
+		{Name: "b", Kind: store.KindInt},
+		{Name: "c", Kind: store.KindUUID},
+		{Name: "d", Kind: store.KindBool},
+		{Name: "e", Kind: store.KindTime},
+		{Name: "f", Kind: store.KindBytes},
 	}
 	whole := store.NewChunk("t", columns, []any{[]byte("x"), int64(-1), make([]byte, 16), int64(1), int64(1 << 50), []byte{0}}, make([]any, len(columns)))
 	f.Add(whole)
