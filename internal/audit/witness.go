@@ -27,7 +27,7 @@ const (
 	Behind       Standing = "behind"          // the log ends before it
 	LostWithFork Standing = "lost"            // it is of a history that ended before it: what it speaks of was given up, on record
 	Unnamed      Standing = "not of this log" // of a generation that the log does not name
-	NotReached   Standing = "before"          // the walk began behind it
+	NotReached   Standing = "before"          // its row stands before the beginning of the walk, or is missing
 )
 
 // Compared is a checkpoint and how the log stands to it.
@@ -84,6 +84,25 @@ func (v *Verifier) BeginAfter(c Checkpoint, peaks []byte) {
 	if tree, err := TreeFromPeaks(c.Size, peaks); err == nil && tree.Root() == c.Root && len(v.witnesses) > 0 {
 		v.tree = tree
 	}
+}
+
+// Recall compares the checkpoints from before the beginning of the walk with the row of their size, whose HMAC row looks up:
+// "" if there is none.
+func (v *Verifier) Recall(row func(seq int64) (rowHMAC string, err error)) error {
+	for i := range v.witnesses {
+		w := &v.witnesses[i]
+		if w.Size >= v.next {
+			break
+		}
+		rowHMAC, err := row(w.Size)
+		if err != nil {
+			return err
+		}
+		if rowHMAC != "" {
+			v.compare(w, rowHMAC)
+		}
+	}
+	return nil
 }
 
 // grow adds a row to the tree, as long as there is none missing.

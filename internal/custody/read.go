@@ -23,8 +23,9 @@ func (c *Custody) anchors(ctx context.Context) []anchor {
 	return out
 }
 
-// Witnesses returns, of every readable anchor, the newest checkpoint of each history of this installation, and of one that
-// ended also the newest up to its end. Anchors that can't be read are Troubles.
+// Witnesses returns, of every readable anchor, the newest checkpoint of each history of this installation, the newest up to
+// the end of one that ended, and the newest up to the end of the log, with which an older copy can be compared. Anchors that
+// can't be read are Troubles.
 func (c *Custody) Witnesses(ctx context.Context) ([]audit.Witness, error) {
 	st, err := c.chain(ctx)
 	if err != nil {
@@ -35,7 +36,7 @@ func (c *Custody) Witnesses(ctx context.Context) ([]audit.Witness, error) {
 		found, err := a.histories(ctx, st.instance)
 		c.note(ctx, a.String(), err)
 		for _, h := range found {
-			for _, most := range []int64{math.MaxInt64, st.end(h.generation)} {
+			for _, most := range []int64{math.MaxInt64, st.end(h.generation), st.head.Seq} {
 				notes, err := a.checkpoints(ctx, h, most)
 				c.note(ctx, a.String(), err)
 				for cp := range c.own(notes, h.instance, h.generation) {

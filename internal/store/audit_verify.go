@@ -108,7 +108,16 @@ func (s *Store) newVerification(ctx context.Context, o VerifyOptions) (*verifica
 	} else {
 		w.after, err = s.beginVerify(ctx, w.v, o.From)
 	}
-	return w, err
+	if err != nil {
+		return nil, err
+	}
+	return w, w.v.Recall(func(seq int64) (string, error) { return s.rowHMAC(ctx, seq) })
+}
+
+// rowHMAC looks up the HMAC of a row; "" if there is none.
+func (s *Store) rowHMAC(ctx context.Context, seq int64) (text string, err error) {
+	err = s.read.QueryRowContext(ctx, `SELECT coalesce((SELECT row_hmac FROM audit_log WHERE seq = $1), '')`, seq).Scan(&text)
+	return text, wrap("read the row of a checkpoint", err)
 }
 
 // fail keeps the first error of a question that the walk asked.
@@ -452,12 +461,11 @@ func (s *Store) newestOwn(ctx context.Context, keys []audit.Key, witnesses []aud
 	}
 	slices.SortFunc(list, func(a, b audit.Checkpoint) int { return int(b.Size - a.Size) })
 	for _, c := range list[:min(len(list), sinceCandidates)] {
-		var hmac string
-		err := s.read.QueryRowContext(ctx, `SELECT coalesce((SELECT row_hmac FROM audit_log WHERE seq = $1), '')`, c.Size).Scan(&hmac)
+		rowHMAC, err := s.rowHMAC(ctx, c.Size)
 		if err != nil {
-			return own, nil, wrap("read the row of a checkpoint", err)
+			return own, nil, err
 		}
-		if hmac != c.RowHMAC {
+		if rowHMAC != c.RowHMAC {
 			continue
 		}
 		peaks, err := s.frontierAt(ctx, c)

@@ -345,8 +345,8 @@ func TestLessonF14PartitionsComeWhileEventsAreWritten(t *testing.T) {
 	}
 }
 
-// TestLessonL7NothingDeletesAuditRows: no statement of the program takes a row out of the log, and the database refuses
-// who tries.
+// TestLessonL7NothingDeletesAuditRows: no statement of the program takes a row out of the log but that of a prune, which an
+// operator asks for and which is recorded, and the database refuses who tries.
 func TestLessonL7NothingDeletesAuditRows(t *testing.T) {
 	takes := regexp.MustCompile(`(?is)(DELETE\s+FROM|TRUNCATE(\s+TABLE)?|DROP\s+TABLE(\s+IF\s+EXISTS)?|ALTER\s+TABLE)\s+"?audit_log\b`)
 	files, err := filepath.Glob("*.go")
@@ -361,8 +361,12 @@ func TestLessonL7NothingDeletesAuditRows(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if found := takes.Find(text); found != nil {
-			t.Errorf("%s: %q; the log is never deleted automatically", file, found)
+		allowed := 0
+		if file == "audit_prune.go" {
+			allowed = 1 // DeletePruned
+		}
+		if found := takes.FindAll(text, -1); len(found) != allowed {
+			t.Errorf("%s: %q, want %d; the log is never deleted automatically", file, found, allowed)
 		}
 	}
 	storetest.EachURL(t, func(t *testing.T, url string) {

@@ -517,9 +517,11 @@ func (t *postgresTarget) all(ctx context.Context, statements []string) error {
 
 // generators sets every generator of numbers behind the largest that was loaded.
 func (t *postgresTarget) generators(ctx context.Context) error {
-	rows, err := t.lock.Query(ctx, `SELECT format('SELECT setval(%L, greatest(coalesce(max(%I), 0), 1), max(%I) IS NOT NULL) FROM %I',
-			pg_get_serial_sequence(quote_ident(table_name), column_name), column_name, column_name, table_name)
-		FROM information_schema.columns WHERE table_schema = current_schema() AND pg_get_serial_sequence(quote_ident(table_name), column_name) IS NOT NULL`)
+	// OFFSET 0 keeps the function from being asked about tables of other schemas, which are not found by name.
+	rows, err := t.lock.Query(ctx, `SELECT format('SELECT setval(%L, greatest(coalesce(max(%I), 0), 1), max(%I) IS NOT NULL) FROM %I', generator, column_name, column_name, table_name)
+		FROM (SELECT table_name, column_name, pg_get_serial_sequence(quote_ident(table_name), column_name) AS generator
+			FROM (SELECT table_name, column_name FROM information_schema.columns WHERE table_schema = current_schema() OFFSET 0) AS own) AS named
+		WHERE generator IS NOT NULL`)
 	if err != nil {
 		return fmt.Errorf("look for generators: %w", err)
 	}
