@@ -145,7 +145,7 @@ M6() {
 # M7: audit verify reads every row.
 M7() {
 	ends 0 "$brain" audit verify
-	show "$brain" audit verify --json | json '(d["result"], d["rows_exist"], d["rows_checked"])'
+	"$brain" audit verify --json | json '(d["result"], d["rows_exist"], d["rows_checked"])'
 	if [ "$database" = sqlite ]; then
 		into=$work/tampered.db
 		python3 - "$Z4J_HOME/z4j.db" "$into" <<'PY'
