@@ -188,16 +188,16 @@ M9() {
 M10() {
 	show "$brain" retention --plan
 	# Time can't be made to pass here: ten tasks are made old in the database.
-	old="state = (SELECT state FROM tasks LIMIT 1)"
 	if [ "$database" = sqlite ]; then
 		python3 - "$Z4J_HOME/z4j.db" <<'PY'
 import sqlite3, sys
 db = sqlite3.connect(sys.argv[1], timeout=20)
-db.execute("UPDATE tasks SET " + ", ".join(c[1] + " = " + c[1] + " - 100*86400*1000000" for c in db.execute("PRAGMA table_info(tasks)") if c[1].endswith("_at")) + " WHERE rowid IN (SELECT rowid FROM tasks LIMIT 10)")
+times = [c[1] for c in db.execute("PRAGMA table_info(tasks)") if c[1].endswith("_at")]
+db.execute("UPDATE tasks SET id = CAST(X'018000000000' || substr(id, 7) AS BLOB), " + ", ".join(f"{t} = {t} - 100*86400*1000000" for t in times) + " WHERE rowid IN (SELECT rowid FROM tasks LIMIT 10)")
 db.commit()
 PY
 	else
-		"$LAB_PG_BIN/psql" -qAt "$Z4J_DATABASE_URL" -c "SELECT 'UPDATE tasks SET ' || string_agg(column_name || ' = ' || column_name || ' - interval ''100 days''', ', ') || ' WHERE ctid IN (SELECT ctid FROM tasks LIMIT 10)' FROM information_schema.columns WHERE table_name = 'tasks' AND table_schema = 'public' AND column_name LIKE '%_at'" |
+		"$LAB_PG_BIN/psql" -qAt "$Z4J_DATABASE_URL" -c "SELECT 'UPDATE tasks SET id = overlay(id::text placing ''01800000'' from 1)::uuid, ' || string_agg(column_name || ' = ' || column_name || ' - interval ''100 days''', ', ') || ' WHERE ctid IN (SELECT ctid FROM tasks LIMIT 10)' FROM information_schema.columns WHERE table_name = 'tasks' AND table_schema = 'public' AND column_name LIKE '%_at'" |
 			"$LAB_PG_BIN/psql" -q "$Z4J_DATABASE_URL"
 	fi
 	before=$(get '/projects/default/tasks?limit=500' | json 'len(d["items"])')
