@@ -98,7 +98,7 @@ M4() {
 	cp "$newest" "$work/torn"
 	printf 'X' | dd of="$work/torn" bs=1 seek=3000 conv=notrunc 2>/dev/null
 	! show "$brain" backup verify "$work/torn" --passphrase-file "$work/passphrase" || fail "an archive with a wrong byte verified"
-	show "$brain" doctor >"$work/doctor"
+	"$brain" doctor >"$work/doctor"
 	cat "$work/doctor"
 	says "$work/doctor" RPO
 }

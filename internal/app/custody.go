@@ -20,7 +20,7 @@ func grace(c *config.Config) store.Grace {
 
 // Custody returns what watches the audit log of s as configured; it starts nothing.
 func Custody(c *config.Config, s *store.Store, log *slog.Logger, now func() time.Time) *custody.Custody {
-	return custody.New(custody.Options{Store: s, Log: log, Now: now, Home: c.General.Home, Anchors: c.Audit.Anchors, Grace: grace(c)})
+	return custody.New(custody.Options{Store: s, Log: log, Now: now, Home: c.General.Home, Anchors: c.Audit.Anchors, Target: TargetOptions(c), Grace: grace(c)})
 }
 
 // lastCheckpoint lets the anchors know of everything that was done until the end. Nothing else waits for it to succeed.

@@ -4,6 +4,7 @@ import (
 	"log/slog"
 	"time"
 
+	"github.com/z4j-go/z4j/internal/audit"
 	"github.com/z4j-go/z4j/internal/backup"
 	"github.com/z4j-go/z4j/internal/config"
 	"github.com/z4j-go/z4j/internal/custody"
@@ -20,7 +21,21 @@ func RestoreOptions(c *config.Config, log *slog.Logger, now func() time.Time) (o
 		if s != nil {
 			return Custody(c, s, log, now)
 		}
-		return custody.New(custody.Options{Keys: o.Keys, Log: log, Now: now, Home: c.General.Home, Anchors: c.Audit.Anchors, ReadOnly: true})
+		return reader(c, nil, o.Keys, log, now)
 	}
 	return o, nil
+}
+
+// RestoreBeside lets a restore leave the home of a database alone that lives on: the home goes on to know that one, and the
+// restored one is known there when a brain is started on it.
+func RestoreBeside(o *backup.RestoreOptions, c *config.Config) {
+	keys, log, now := o.Keys, o.Log, o.Now
+	o.Custody = func(s *store.Store) *custody.Custody { return reader(c, s, keys, log, now) }
+}
+
+// reader asks the anchors of c and writes nothing.
+func reader(c *config.Config, s *store.Store, keys []audit.Key, log *slog.Logger, now func() time.Time) *custody.Custody {
+	return custody.New(custody.Options{
+		Store: s, Keys: keys, Log: log, Now: now, Home: c.General.Home, Anchors: c.Audit.Anchors, Target: TargetOptions(c), ReadOnly: true,
+	})
 }

@@ -92,9 +92,32 @@ type KeyTime struct {
 
 // ReadBoundary returns what r, an audit.pruned, says; ok is false if the keys don't prove it.
 func ReadBoundary(r *Row, keys []Key) (b Boundary, ok bool) {
+	b, kid, ok := claimedBoundary(r)
+	if !ok {
+		return Boundary{}, false
+	}
+	for _, k := range keys {
+		if k.kid == kid && k.Proves(r.Body, r.RowHMAC) {
+			return b, true
+		}
+	}
+	return Boundary{}, false
+}
+
+// ClaimedBoundary returns what r, an audit.pruned, says, if the key that is named as its signer is none of keys: it is
+// neither proved nor disproved.
+func ClaimedBoundary(r *Row, keys []Key) (b Boundary, ok bool) {
+	b, kid, ok := claimedBoundary(r)
+	if !ok || slices.ContainsFunc(keys, func(k Key) bool { return k.kid == kid }) {
+		return Boundary{}, false
+	}
+	return b, true
+}
+
+func claimedBoundary(r *Row) (b Boundary, kid string, ok bool) {
 	body, err := ParseBody(r.Body)
 	if err != nil || body.Differs(r) != "" || body.Action != string(Pruned) {
-		return Boundary{}, false
+		return Boundary{}, "", false
 	}
 	var d struct {
 		Through int64     `json:"through"`
@@ -105,14 +128,9 @@ func ReadBoundary(r *Row, keys []Key) (b Boundary, ok bool) {
 		Generations []GenerationTime `json:"generations"`
 	}
 	if err := json.Unmarshal([]byte(body.Details.S), &d); err != nil || d.Through < 1 || d.Through >= r.Seq {
-		return Boundary{}, false
+		return Boundary{}, "", false
 	}
-	for _, k := range keys {
-		if k.kid == body.KID && k.Proves(r.Body, r.RowHMAC) {
-			return Boundary(d), true
-		}
-	}
-	return Boundary{}, false
+	return Boundary(d), body.KID, true
 }
 
 // Begin lets the walk start behind a boundary.
@@ -130,6 +148,12 @@ func (v *Verifier) Begin(b Boundary) {
 			v.note(fmt.Sprintf("the roots of checkpoints were not recomputed: entry audit.pruned does not hold the tree of %d rows", b.Through))
 		}
 	}
+}
+
+// BeginUnproved lets the walk start behind a boundary that nobody can prove with the keys at hand.
+func (v *Verifier) BeginUnproved(b Boundary) {
+	v.Begin(b)
+	v.unprovable(b.Through, UnknownKey, fmt.Sprintf("rows up to %d are not there; an entry says that they were exported and deleted, and the key that signed it was not given", b.Through))
 }
 
 // BeginAt lets the walk start at row seq without knowing what stands before it; Seed tells of the keys.

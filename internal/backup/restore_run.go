@@ -178,6 +178,9 @@ func (r *Restore) ending(ctx context.Context, watch *custody.Custody) (end store
 			end.Keys = append(end.Keys, one)
 		}
 	}
+	if end.Abandoned, err = watch.Abandoned(ctx); err != nil {
+		return end, err
+	}
 	end.Place, err = watch.RestoredPlace(ctx)
 	return end, err
 }

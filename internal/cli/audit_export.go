@@ -16,6 +16,7 @@ import (
 
 	"golang.org/x/term"
 
+	"github.com/z4j-go/z4j/internal/app"
 	"github.com/z4j-go/z4j/internal/audit"
 	"github.com/z4j-go/z4j/internal/config"
 	"github.com/z4j-go/z4j/internal/prune"
@@ -86,7 +87,7 @@ func (e *auditExportCmd) Run(c *call) error {
 			}
 			f.Project = &p
 		}
-		return e.export(ctx, c, s, f)
+		return e.export(ctx, c, cfg, s, f)
 	})
 }
 
@@ -199,8 +200,8 @@ func before(now time.Time, text string) (time.Time, error) {
 }
 
 // export writes the file. Whatever goes wrong, no part of one stays under its name.
-func (e *auditExportCmd) export(ctx context.Context, c *call, s *store.Store, f store.ExportFilter) (err error) {
-	out, err := e.open(ctx, c)
+func (e *auditExportCmd) export(ctx context.Context, c *call, cfg *config.Config, s *store.Store, f store.ExportFilter) (err error) {
+	out, err := e.open(ctx, c, cfg)
 	if err != nil {
 		return err
 	}
@@ -226,7 +227,7 @@ func (e *auditExportCmd) name() string {
 }
 
 // open opens what is written to.
-func (e *auditExportCmd) open(ctx context.Context, c *call) (target.Writer, error) {
+func (e *auditExportCmd) open(ctx context.Context, c *call, cfg *config.Config) (target.Writer, error) {
 	if e.Out == "" || e.Out == "-" {
 		return stream{c.stdout, nil}, nil
 	}
@@ -244,7 +245,7 @@ func (e *auditExportCmd) open(ctx context.Context, c *call) (target.Writer, erro
 	if err != nil {
 		return nil, exit(exitUsage, err)
 	}
-	dir, err := target.Open(ctx, place, target.Options{})
+	dir, err := target.Open(ctx, place, app.TargetOptions(cfg))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, exit(exitUsage, err)
 	}
@@ -302,7 +303,9 @@ func (e *auditExportCmd) prune(ctx context.Context, c *call, cfg *config.Config,
 		Store: s, Place: place, Name: name, Format: audit.Format(e.Format), Before: f.To, Through: f.Through, AcceptUnprovable: e.AcceptUnprovable,
 		By: byOperator(), Now: time.Now, Confirm: e.confirm(c),
 		Open: func(ctx context.Context, location string) (target.Target, error) {
-			return target.Open(ctx, location, target.Options{Make: own && location == place})
+			o := app.TargetOptions(cfg)
+			o.Make = own && location == place
+			return target.Open(ctx, location, o)
 		},
 		Progress: func(what string, done, total int64) {
 			if shown[what] == nil {

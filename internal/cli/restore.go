@@ -63,6 +63,9 @@ func (r *restoreFromCmd) Run(c *call) error {
 			return exit(exitUsage, err)
 		}
 		o.From, o.Name, o.Live = in, name, s
+		if s != nil {
+			app.RestoreBeside(&o, cfg)
+		}
 		if name == "" {
 			if o.Name, err = newestIn(ctx, in, s); err != nil {
 				return err

@@ -111,7 +111,7 @@ func (c *Custody) newPlace(ctx context.Context) (store.Place, error) {
 	var random [16]byte
 	_, _ = rand.Read(random[:]) // never fails
 	p.Identifier = hex.EncodeToString(random[:])
-	if c.o.Home == "" {
+	if c.o.Home == "" || c.o.ReadOnly {
 		return p, nil
 	}
 	return p, c.writeInstance(instanceNote{Database: p.Identifier, Previous: was.Identifier})

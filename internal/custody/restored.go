@@ -43,7 +43,7 @@ func (c *Custody) Known(ctx context.Context, instance string) (k Known, err erro
 }
 
 // RestoredPlace is where a database that was restored lives from now on; for SQLite that is a new name, which is written
-// into the home as well.
+// into the home as well, if that may be written.
 func (c *Custody) RestoredPlace(ctx context.Context) (store.Place, error) {
 	p, err := c.newPlace(ctx)
 	if err != nil {

@@ -206,3 +206,46 @@ func TestVerifyBehindAPrune(t *testing.T) {
 		mustRecord(t, again, 1) // the key's introduction was pruned, and the entry of the prune vouches for it
 	})
 }
+
+// TestLessonA12AMissingKeyOfAPruneIsNotTampering: who was not given the key that signed the prune can't check what is behind
+// it; that is not the same as rows that are missing for no reason.
+func TestLessonA12AMissingKeyOfAPruneIsNotTampering(t *testing.T) {
+	storetest.EachURL(t, func(t *testing.T, url string) {
+		s := openWith(t, url, true, oldSecret)
+		mustRecord(t, s, 3)
+		entries := log(t, s, store.AuditFilter{})
+		through := entries[len(entries)-3] // row 3
+		k, err := audit.NewKey([]byte(oldSecret))
+		if err != nil {
+			t.Fatal(err)
+		}
+		err = record(t.Context(), s, audit.New(audit.Facts{Action: audit.Pruned, Actor: audit.Actor{Kind: audit.CLI}, Details: map[string]any{
+			"through": through.Seq, "row_hmac": through.RowHMAC, "kids": []any{map[string]any{"kid": k.KID(), "introduced": 1, "retired": 0}},
+		}}))
+		if err != nil {
+			t.Fatal(err)
+		}
+		rotated := openWith(t, url, true, newSecret, oldSecret)
+		mustRecord(t, rotated, 1)
+		db := attack(t, url)
+		for _, tt := range []struct {
+			name, delete string
+			both, only   int
+			missing      bool
+		}{
+			{"the prune was killed", `seq <= 2`, audit.ExitProved, audit.ExitUnprovable, false},
+			{"the prune was done", `seq <= 3`, audit.ExitProved, audit.ExitUnprovable, false},
+			{"more is gone than the entry says", `seq <= 4`, audit.ExitTampered, audit.ExitTampered, true},
+		} {
+			mustExec(t, db, `DELETE FROM audit_personal WHERE `+tt.delete)
+			mustExec(t, db, `DELETE FROM audit_log WHERE `+tt.delete)
+			if r := verifyStore(t, rotated, store.VerifyOptions{}); r.Exit() != tt.both {
+				t.Errorf("%s, both secrets given: exit %d, want %d; %+v", tt.name, r.Exit(), tt.both, r)
+			}
+			r := verifyStore(t, openWith(t, url, false, newSecret), store.VerifyOptions{})
+			if r.Exit() != tt.only || (r.Faults[audit.MissingInside] > 0) != tt.missing {
+				t.Errorf("%s, only the new secret given: exit %d, want %d; %+v", tt.name, r.Exit(), tt.only, r)
+			}
+		}
+	})
+}

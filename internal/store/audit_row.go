@@ -112,6 +112,20 @@ func (s *Store) boundary(ctx context.Context, q querier) (audit.Boundary, error)
 	return audit.Boundary{}, nil
 }
 
+// claimedBoundary is what the newest audit.pruned says whose key was not given; Through is 0 if there is none.
+func (s *Store) claimedBoundary(ctx context.Context, q querier) (audit.Boundary, error) {
+	rows, err := s.auditRows(ctx, q, `WHERE action{C} = $1 ORDER BY seq DESC LIMIT 8`, string(audit.Pruned))
+	if err != nil {
+		return audit.Boundary{}, wrap("read prune boundary", err)
+	}
+	for i := range rows {
+		if b, ok := audit.ClaimedBoundary(&rows[i], s.chain.given()); ok {
+			return b, nil
+		}
+	}
+	return audit.Boundary{}, nil
+}
+
 func (c *chain) given() []audit.Key {
 	c.mu.Lock()
 	defer c.mu.Unlock()

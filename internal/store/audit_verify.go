@@ -383,6 +383,19 @@ func (s *Store) beginVerify(ctx context.Context, v *audit.Verifier, from int64) 
 		return 0, err
 	}
 	if from <= max(lowest, 1) {
+		if lowest-1 > b.Through { // more is gone than was proved to be pruned
+			claim, err := s.claimedBoundary(ctx, s.read)
+			if err != nil {
+				return 0, err
+			}
+			if lowest-1 <= claim.Through {
+				v.BeginUnproved(claim)
+				if lowest <= claim.Through {
+					v.BeginAt(lowest)
+				}
+				return all, nil
+			}
+		}
 		switch {
 		case lowest <= 1 || b.Through == 0:
 		case lowest <= b.Through: // a prune that was not finished
