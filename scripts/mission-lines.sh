@@ -206,7 +206,7 @@ PY
 	after=$(get '/projects/default/tasks?limit=500' | json 'len(d["items"])')
 	echo "tasks before: $before, after: $after"
 	[ "$after" -eq $((before - 10)) ] || fail "ten old tasks are not gone"
-	get '/projects/default/audit?limit=5' | json '[(e["action"], e["details"]) for e in d["items"]][:2]'
+	"$brain" audit export --format ndjson --action retention.swept | head -n 1 | json '(d["action"], d["details"])'
 	ends 0 "$brain" audit verify
 }
 

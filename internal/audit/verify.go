@@ -154,6 +154,7 @@ func (v *Verifier) Begin(b Boundary) {
 func (v *Verifier) BeginUnproved(b Boundary) {
 	v.Begin(b)
 	v.unprovable(b.Through, UnknownKey, fmt.Sprintf("rows up to %d are not there; an entry says that they were exported and deleted, and the key that signed it was not given", b.Through))
+	v.report.Unprovable[len(v.report.Unprovable)-1].From = 1
 }
 
 // BeginAt lets the walk start at row seq without knowing what stands before it; Seed tells of the keys.
