@@ -15,6 +15,7 @@ type Backups interface {
 	Status(ctx context.Context) (backup.Standing, error)
 	Begin(ctx context.Context, actor audit.Actor) (id string, err error)
 	Late() bool
+	DrillLate() bool
 }
 
 type backupPage struct {

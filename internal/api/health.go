@@ -18,6 +18,7 @@ type status struct {
 	Audit  string `json:"audit" enum:"ok,history_in_doubt,audit_key_unknown,failed" doc:"whether changes can be made; if not, events are taken and reads answered all the same"`
 	Detail string `json:"audit_detail,omitempty" doc:"what to do about it"`
 	Backup string `json:"backup,omitempty" enum:"late" doc:"the newest good backup is older than Z4J_RPO allows"`
+	Drill  string `json:"drill,omitempty" enum:"late" doc:"backups are scheduled, and no drill of the last 90 days went well"`
 
 	Chain
 }
@@ -36,10 +37,13 @@ func (s *Server) showHealth(context.Context, *struct{}) (*reply[status], error) 
 	return out, nil
 }
 
-// backups says whether backups are late.
+// backups says whether backups and drills are late.
 func (s *status) backups(b Backups) {
 	if b != nil && b.Late() {
 		s.Backup = "late"
+	}
+	if b != nil && b.DrillLate() {
+		s.Drill = "late"
 	}
 }
 

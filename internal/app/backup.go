@@ -100,6 +100,12 @@ func CheckBackups(c *config.Config) error {
 	if _, _, err := BackupRules(c); err != nil {
 		return err
 	}
+	if _, err := backup.ParseCron(c.Backup.DrillSchedule); err != nil {
+		return fmt.Errorf("%sDRILL_SCHEDULE: %w", config.Prefix, err)
+	}
+	if _, err := Identities(c); err != nil {
+		return err
+	}
 	if c.Secrets.Audit.IsZero() {
 		return nil // its absence is said elsewhere
 	}
@@ -118,9 +124,13 @@ func (b *Brain) makeBackups(ctx context.Context, seen func(backup.Standing)) (*b
 	if err != nil {
 		return nil, err
 	}
+	drills, err := b.drills()
+	if err != nil {
+		return nil, err
+	}
 	o.Store, o.Version, o.Now, o.Log = b.Store, b.Version, b.Now, b.Log
 	o.Open = func(ctx context.Context) (target.Target, error) { return OpenBackups(ctx, c, "") }
 	return backup.NewBrain(ctx, backup.Plan{
-		Options: o, Place: BackupPlace(c), Cron: c.Backup.Schedule, Schedule: at, Keep: keep, MaxDuration: c.Backup.MaxDuration, RPO: c.Backup.RPO, Seen: seen,
+		Options: o, Place: BackupPlace(c), Cron: c.Backup.Schedule, Schedule: at, Keep: keep, MaxDuration: c.Backup.MaxDuration, RPO: c.Backup.RPO, Seen: seen, Drills: drills,
 	}), nil
 }

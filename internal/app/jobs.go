@@ -20,6 +20,9 @@ const backupLook = 30 * time.Second
 
 // jobs is everything periodic.
 func (b *Brain) jobs() []jobs.Job {
+	if b.Drill {
+		return nil
+	}
 	return append([]jobs.Job{
 		{Name: "partitions", Every: time.Hour, Run: b.partitions},
 		{Name: "retention", Every: 5 * time.Minute, Run: b.sweep}, // looks whether it is time; a sweep that had to wait is tried again
@@ -32,6 +35,7 @@ func (b *Brain) jobs() []jobs.Job {
 		// Nothing to do: while changes are refused it fails, which health, the log and z4j_background_task_error_active say.
 		{Name: "audit", Every: 15 * time.Second, Local: true, Run: b.audit.Try},
 		{Name: "backup", Every: backupLook, Run: b.backups.Tick},
+		{Name: "drill", Every: backupLook, Run: b.backups.TickDrill},
 		{Name: "backup_status", Every: backupLook, Local: true, Run: b.backups.Watch},
 	}, b.verifications()...)
 }
@@ -90,6 +94,11 @@ func (b *Brain) projectStates(ctx context.Context) ([]metrics.ProjectState, erro
 // backupSeen shows how backups stand.
 func backupSeen(counts *metrics.Metrics) func(backup.Standing) {
 	return func(s backup.Standing) {
+		if d := s.Drill.LastSuccess; d != nil {
+			counts.Drill(d.Finished.Time, d.Took())
+		} else {
+			counts.Drill(time.Time{}, 0)
+		}
 		if s.LastSuccess == nil {
 			counts.Backup(time.Time{}, 0, false)
 			return

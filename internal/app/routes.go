@@ -2,6 +2,7 @@ package app
 
 import (
 	"fmt"
+	"net/http"
 
 	"github.com/z4j-go/z4j/internal/api"
 	"github.com/z4j-go/z4j/internal/auth"
@@ -21,11 +22,15 @@ func (b *Brain) api(passwords *auth.Passwords, agents *gateway.Server, refused *
 		return nil, fmt.Errorf("Z4J_ALLOWED_HOSTS: %w", err)
 	}
 	master := c.Secrets.Master.Reveal()
+	ws := agents.Handler()
+	if b.Drill {
+		ws = http.NotFoundHandler()
+	}
 	return api.New(api.Options{
 		Store: b.Store, Log: b.Log, Now: b.Now, Passwords: passwords, Master: master, Previous: c.Secrets.PreviousMaster.Reveal(), Version: b.Version,
 		Sessions: auth.SessionKeys{Current: c.Secrets.Session.Reveal(), Previous: c.Secrets.PreviousSession.Reveal()},
 		Hosts:    hosts, Proxies: auth.Proxies(c.Network.TrustedProxies), Agents: agents, Refusals: refused, Metrics: counts, Audit: b.audit, Backups: b.backups,
-		Beside: api.Beside{Agents: agents.Handler(), Metrics: counts.Handler(metrics.Access{
+		Beside: api.Beside{Agents: ws, Metrics: counts.Handler(metrics.Access{
 			Token: string(c.Secrets.Metrics.Reveal()), Public: c.Observe.MetricsPublic,
 		})},
 		SigningSecret: func(project id.ID) string { return SigningSecret(c, project) },

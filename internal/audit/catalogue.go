@@ -76,6 +76,7 @@ const (
 	BackupCompleted Action = "backup.completed"
 	BackupFailed    Action = "backup.failed"
 	BackupPruned    Action = "backup.pruned"
+	DrillCompleted  Action = "drill.completed"
 )
 
 // Kind is what the catalogue says of an action.
@@ -148,6 +149,7 @@ var catalogue = map[Action]Kind{
 	BackupCompleted: {Target: "backup", Held: true, Details: []string{"backup", "target", "file", "sha256", "bytes", "rows", "snapshot_at", "head_seq", "head_row_hmac", "generation", "encrypted", "verified", "started_at", "finished_at", "without"}},
 	BackupFailed:    {Target: "backup", Held: true, Details: []string{"backup", "target", "file", "started_at"}},
 	BackupPruned:    {Target: "backup", Details: []string{"target", "files", "kept", "keep"}},
+	DrillCompleted:  {Target: "backup", Held: true, Details: []string{"backup", "target", "file", "snapshot_at", "started_at", "finished_at", "restore_ms", "scratch", "failed_step", "rpo_met", "rto_met"}},
 }
 
 // commonDetails may stand in any entry: why, what a refusal says beside it, and whose API key acted.

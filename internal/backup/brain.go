@@ -22,6 +22,7 @@ type Plan struct {
 	Keep        Keep
 	MaxDuration time.Duration
 	RPO         time.Duration
+	Drills      Drills
 	Seen        func(Standing) // told of every look at how things stand; may be nil
 }
 
@@ -35,6 +36,7 @@ type Brain struct {
 	mu      sync.Mutex
 	running *Running
 	late    bool
+	drill   bool // the newest good drill is too old
 }
 
 // Running is a backup that this brain makes now.
@@ -57,6 +59,8 @@ type Standing struct {
 	AgeSeconds  *int64      `json:"age_seconds" doc:"since the moment that the newest good backup is of"`
 	RPOSeconds  int64       `json:"rpo_seconds"`
 	Late        bool        `json:"late" doc:"there is a schedule and no good backup as new as the RPO wants"`
+
+	Drill DrillStanding `json:"drill"`
 }
 
 // retryAfter is the wait after a failed backup: the next time of the schedule may be a day away.
@@ -217,7 +221,8 @@ func (b *Brain) Status(ctx context.Context) (Standing, error) {
 		return s, err
 	}
 	s.Late = !b.p.Schedule.IsZero() && (s.AgeSeconds == nil || *s.AgeSeconds > s.RPOSeconds)
-	return s, nil
+	s.Drill, err = b.drillStanding(ctx, !b.p.Schedule.IsZero())
+	return s, err
 }
 
 // Watch looks how things stand, and says so in the log when that changes.
@@ -227,9 +232,12 @@ func (b *Brain) Watch(ctx context.Context) error {
 		return err
 	}
 	b.mu.Lock()
-	was := b.late
-	b.late = s.Late
+	was, drilled := b.late, !b.drill
+	b.late, b.drill = s.Late, s.Drill.Late
 	b.mu.Unlock()
+	if s.Drill.Late && drilled {
+		b.p.Log.WarnContext(ctx, "no drill of the last 90 days went well: run z4j-brain drill, or set Z4J_DRILL_SCHEDULE")
+	}
 	switch {
 	case s.Late && !was:
 		b.p.Log.WarnContext(ctx, "the newest good backup is older than Z4J_RPO allows", "age_seconds", s.AgeSeconds, "rpo_seconds", s.RPOSeconds)
@@ -247,4 +255,11 @@ func (b *Brain) Late() bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.late
+}
+
+// DrillLate reports whether no drill of the last 90 days had gone well when Watch last looked, though backups are scheduled.
+func (b *Brain) DrillLate() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.drill
 }

@@ -46,6 +46,9 @@ type RestoreOptions struct {
 
 	// Progress is told of bytes of the archive that were verified, and then of those that were restored.
 	Progress func(phase string, done, total int64)
+
+	// Step, of a drill, is told what Run begins to do.
+	Step func(name string)
 }
 
 // Gone is an entry that somebody knows and the archive lacks.

@@ -37,6 +37,7 @@ func beginning(l *audit.Line) (generation, previous string, fork int64, ok bool)
 func (r *Restore) Run(ctx context.Context) (out Restored, err error) {
 	began := r.o.Now()
 	m := &r.archive.Manifest
+	r.step(StepLoad)
 	l, err := store.OpenLoader(ctx, store.LoadOptions{URL: r.o.Into, Schema: m.Schema, Log: r.o.Log, Now: r.o.Now})
 	if err != nil {
 		return out, fmt.Errorf("restore: %w", err)
@@ -49,13 +50,16 @@ func (r *Restore) Run(ctx context.Context) (out Restored, err error) {
 	if err := r.load(ctx, l); err != nil {
 		return out, fmt.Errorf("restore: %w", err)
 	}
+	r.step(StepIndex)
 	s, err := l.Finish(ctx, r.o.Secrets)
 	if err != nil {
 		return out, fmt.Errorf("restore: %w", err)
 	}
+	r.step(StepAudit)
 	if err := r.prove(ctx, s); err != nil {
 		return out, fmt.Errorf("restore: %w", err)
 	}
+	r.step(StepDefuse)
 	watch := r.o.Custody(s)
 	end, err := r.ending(ctx, watch)
 	if err != nil {
@@ -76,6 +80,12 @@ func (r *Restore) Run(ctx context.Context) (out Restored, err error) {
 	out.Backup, out.Rows, out.From, out.Suspended = m.ID, m.Rows(), m.SnapshotAt, end.SuspendKeys
 	out.Revoked, out.Erased, out.Seconds = len(end.Agents)+len(end.Keys), len(end.Erasures), r.o.Now().Sub(began).Seconds()
 	return out, nil
+}
+
+func (r *Restore) step(name string) {
+	if r.o.Step != nil {
+		r.o.Step(name)
+	}
 }
 
 // load writes every row, and counts them again.

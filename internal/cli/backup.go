@@ -243,7 +243,7 @@ func (c *call) passphrase(file string) (string, error) {
 // opening is what opens archives.
 type opening struct {
 	Identity       []string `help:"A file with secret keys of age (AGE-SECRET-KEY-1…) that open the archive." placeholder:"FILE" type:"path"`
-	PassphraseFile string   `help:"A file whose first line is the passphrase that opens the archive; - is standard input. Without it and --identity: Z4J_BACKUP_PASSPHRASE." placeholder:"FILE"`
+	PassphraseFile string   `help:"A file whose first line is the passphrase that opens the archive; - is standard input. Without it and --identity: Z4J_BACKUP_PASSPHRASE and Z4J_BACKUP_IDENTITY." placeholder:"FILE"`
 }
 
 func (o *opening) identities(c *call, cfg *config.Config) ([]age.Identity, error) {
@@ -259,21 +259,21 @@ func (o *opening) identities(c *call, cfg *config.Config) ([]age.Identity, error
 		}
 		out = append(out, found...)
 	}
-	text := string(cfg.Backup.Passphrase.Reveal())
 	if o.PassphraseFile != "" {
-		var err error
-		if text, err = c.passphrase(o.PassphraseFile); err != nil {
+		text, err := c.passphrase(o.PassphraseFile)
+		if err != nil {
 			return nil, err
 		}
-	}
-	if text != "" {
 		own, err := age.NewScryptIdentity(text)
 		if err != nil {
 			return nil, fmt.Errorf("open with the passphrase: %w", err)
 		}
 		out = append(out, own)
 	}
-	return out, nil
+	if len(out) > 0 {
+		return out, nil
+	}
+	return app.Identities(cfg)
 }
 
 type backupListCmd struct {

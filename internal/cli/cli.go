@@ -63,6 +63,7 @@ type grammar struct {
 	Retention       retentionCmd       `cmd:"" help:"What is deleted in time, and what is held."`
 	Backup          backupCmd          `cmd:"" help:"Make, list, verify and prune backups."`
 	Restore         restoreCmd         `cmd:"" help:"Restore a backup into an empty database, and let go what a restore held."`
+	Drill           drillCmd           `cmd:"" help:"Restore a backup into a scratch database, try it, and say how long it took."`
 	CreateSuperuser createSuperuserCmd `cmd:"" name:"createsuperuser" aliases:"bootstrap-admin" help:"Make the first account."`
 	Users           usersCmd           `cmd:"" help:"Accounts."`
 	APIKeys         apiKeysCmd         `cmd:"" name:"api-keys" help:"API keys."`

@@ -77,6 +77,8 @@ type Metrics struct {
 	backupAt       prometheus.Gauge
 	backupSize     prometheus.Gauge
 	backupVerified prometheus.Gauge
+	drillAt        prometheus.Gauge
+	drillSeconds   prometheus.Gauge
 
 	projects capped
 	kinds    capped
@@ -141,6 +143,14 @@ func New(o Options) *Metrics {
 			Name: "z4j_backup_verified",
 			Help: "1 if the newest try to make a backup succeeded and it was read back whole.",
 		}),
+		drillAt: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "z4j_drill_last_success_timestamp_seconds",
+			Help: "When the newest good drill ended; 0: there is none.",
+		}),
+		drillSeconds: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "z4j_drill_duration_seconds",
+			Help: "How long the newest good drill took.",
+		}),
 		projects: capped{most: maxProjects},
 		kinds:    capped{most: maxKinds},
 		names:    capped{most: maxTaskNames},
@@ -152,7 +162,7 @@ func New(o Options) *Metrics {
 	build.Set(1)
 	m.registry.MustRegister(m.sweeps.all()...)
 	m.registry.MustRegister(m.eventsIngested, m.eventsRefused, m.tasks, m.taskDuration, m.frames, m.refusedFrames,
-		m.connections, m.commitSeconds, m.requests, m.jobError, m.backupAt, m.backupSize, m.backupVerified, build,
+		m.connections, m.commitSeconds, m.requests, m.jobError, m.backupAt, m.backupSize, m.backupVerified, m.drillAt, m.drillSeconds, build,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 		&state{o: o})
 	return m
@@ -169,6 +179,15 @@ func (m *Metrics) Backup(at time.Time, size int64, verified bool) {
 	if verified {
 		m.backupVerified.Set(1)
 	}
+}
+
+// Drill shows the newest good drill; the zero time is none.
+func (m *Metrics) Drill(at time.Time, took time.Duration) {
+	if m == nil {
+		return
+	}
+	m.drillAt.Set(max(0, float64(at.UnixMicro())/1e6))
+	m.drillSeconds.Set(took.Seconds())
 }
 
 // EventIngested counts n events of a kind, after their commit.

@@ -131,6 +131,12 @@ func (s *Store) Agents(ctx context.Context, project id.ID, p Page, now Time) (Sl
 	return list, nil
 }
 
+// CountAgents counts the agents of all projects, and those that are not revoked.
+func (s *Store) CountAgents(ctx context.Context) (all, live int64, err error) {
+	err = s.read.QueryRowContext(ctx, `SELECT count(*), count(*) FILTER (WHERE revoked_at IS NULL) FROM agents`).Scan(&all, &live)
+	return all, live, wrap("count agents", err)
+}
+
 // MintAgent makes an agent whose token has the given hash under the master secret of an id; ErrConflict says that its
 // name is taken.
 func (s *Store) MintAgent(ctx context.Context, project Project, name, tokenHash, secretID string, by By) (a Agent, err error) {

@@ -17,6 +17,7 @@ var (
 	ErrNotEmpty     = errors.New("the database is not empty")
 	ErrInUse        = errors.New("a brain is running on the database")
 	ErrHalfRestored = errors.New("a restore into this database has not ended")
+	ErrNoRoom       = errors.New("no room")
 )
 
 // restoringTable is there as long as a restore is not done; nothing opens a database that has it. It comes before the

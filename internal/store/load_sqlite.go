@@ -81,7 +81,7 @@ func roomFor(path string, need int64) error {
 			continue
 		}
 		if err == nil && free < uint64(max(need, 0)) {
-			err = fmt.Errorf("no room: the database needs about %d MiB and %s has %d MiB", need>>20+1, dir, free>>20)
+			err = fmt.Errorf("%w: the database needs about %d MiB and %s has %d MiB", ErrNoRoom, need>>20+1, dir, free>>20)
 		}
 		return err
 	}
