@@ -117,6 +117,12 @@ func backupKnobs() map[string]func(*testing.T) {
 			_, _, text := b.Client.Try(http.MethodGet, "/api/v1/admin/backups", nil)
 			contains(t, "standing", string(text), `"rpo_seconds":7200`)
 		},
+		"DRILL_SCHEDULE": drilled, "BACKUP_IDENTITY": drilled,
+		"RTO": func(t *testing.T) {
+			b := loggedIn(t, "Z4J_RTO=2h")
+			_, _, text := b.Client.Try(http.MethodGet, "/api/v1/admin/backups", nil)
+			contains(t, "standing", string(text), `"rto_seconds":7200`)
+		},
 		"S3_ENDPOINT": bucket, "S3_REGION": bucket, "S3_ACCESS_KEY_ID": bucket, "S3_SECRET_ACCESS_KEY": bucket,
 	}
 }

@@ -271,7 +271,7 @@ func (b *Brain) drills() (out backup.Drills, err error) {
 	if out.Schedule, err = backup.ParseCron(c.Backup.DrillSchedule); err != nil {
 		return out, fmt.Errorf("%sDRILL_SCHEDULE: %w", config.Prefix, err)
 	}
-	out.Cron = c.Backup.DrillSchedule
+	out.Cron, out.RTO = c.Backup.DrillSchedule, c.Backup.RTO
 	out.Run = func(ctx context.Context) (backup.DrillReport, error) {
 		o := DrillOptions{Config: c, Version: b.Version, Log: b.Log, Now: b.Now, Live: b.Store, By: store.By{Actor: audit.Actor{Kind: audit.System}, Via: "schedule"}}
 		var err error

@@ -35,7 +35,7 @@ func (b *Brain) jobs() []jobs.Job {
 		// Nothing to do: while changes are refused it fails, which health, the log and z4j_background_task_error_active say.
 		{Name: "audit", Every: 15 * time.Second, Local: true, Run: b.audit.Try},
 		{Name: "backup", Every: backupLook, Run: b.backups.Tick},
-		{Name: "drill", Every: backupLook, Run: b.backups.TickDrill},
+		{Name: "drill", Every: backupLook, Wake: b.backups.Made(), Run: b.backups.TickDrill},
 		{Name: "backup_status", Every: backupLook, Local: true, Run: b.backups.Watch},
 	}, b.verifications()...)
 }

@@ -32,6 +32,7 @@ type Brain struct {
 	cancel context.CancelFunc
 	ctx    context.Context //nolint:containedctx // of backups that somebody asked for; ends with Close.
 	wg     sync.WaitGroup
+	made   chan struct{}
 
 	mu      sync.Mutex
 	running *Running
@@ -71,7 +72,7 @@ func NewBrain(ctx context.Context, p Plan) *Brain {
 	if p.Log == nil {
 		p.Log = slog.New(slog.DiscardHandler)
 	}
-	b := &Brain{p: p}
+	b := &Brain{p: p, made: make(chan struct{}, 1)}
 	b.ctx, b.cancel = context.WithCancel(context.WithoutCancel(ctx))
 	return b
 }
@@ -91,6 +92,9 @@ func (b *Brain) Close(ctx context.Context) error {
 		return ctx.Err()
 	}
 }
+
+// Made gives a value when this brain has made a backup: a drill may have waited for it.
+func (b *Brain) Made() <-chan struct{} { return b.made }
 
 // Tick makes a backup if one is due. Of several brains one calls it at a time.
 func (b *Brain) Tick(ctx context.Context) error {
@@ -163,6 +167,10 @@ func (b *Brain) finish(m *making) error {
 	b.mu.Unlock()
 	if err != nil {
 		return err
+	}
+	select {
+	case b.made <- struct{}{}:
+	default: // it is told already
 	}
 	b.p.Log.InfoContext(b.ctx, "backup made", "backup", r.ID, "file", r.Name, "target", r.Target, "bytes", r.Bytes, "rows", r.Rows, "verified", r.Verified)
 	if b.p.Keep == (Keep{}) {

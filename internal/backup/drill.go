@@ -166,6 +166,7 @@ const DrillEvery = 90 * 24 * time.Hour
 type Drills struct {
 	Cron     string // as it was written
 	Schedule Cron
+	RTO      time.Duration
 	Run      func(context.Context) (DrillReport, error) // of the newest backup
 }
 
@@ -175,13 +176,14 @@ type DrillStanding struct {
 	Next        *store.Time  `json:"next_at" doc:"when the next drill is due"`
 	Last        *DrillRecord `json:"last"`
 	LastSuccess *DrillRecord `json:"last_success"`
+	RTOSeconds  int64        `json:"rto_seconds"`
 	Late        bool         `json:"late" doc:"backups are scheduled, and no drill of the last 90 days went well"`
 }
 
 // drillStanding says how things stand with drills. scheduled says that backups are.
 func (b *Brain) drillStanding(ctx context.Context, scheduled bool) (d DrillStanding, err error) {
 	now := b.p.Now()
-	d.Schedule = b.p.Drills.Cron
+	d.Schedule, d.RTOSeconds = b.p.Drills.Cron, int64(b.p.Drills.RTO/time.Second)
 	if next := b.p.Drills.Schedule.Next(now); !next.IsZero() {
 		at := store.TimeOf(next)
 		d.Next = &at

@@ -12,7 +12,7 @@ type Backup struct {
 	MaxDuration time.Duration `z4j:"BACKUP_MAX_DURATION" unit:"s" default:"21600" min:"60" max:"604800" help:"A backup that takes longer is ended and has failed. Also written as 6h or 90m."`
 	RPO         time.Duration `z4j:"RPO" unit:"s" default:"90000" min:"60" max:"31622400" help:"How much may be lost: with a schedule, health and the log complain when the newest good backup is older. Also written as 25h or 2d."`
 
-	Identity      Secret        `z4j:"BACKUP_IDENTITY" min:"60" help:"A secret key of age (AGE-SECRET-KEY-1…) that opens backups; scheduled drills of encrypted ones need it, unless there is a passphrase. Whoever has it can read the backups: give it to no machine that only makes them."`
+	Identity      Secret        `z4j:"BACKUP_IDENTITY" min:"40" help:"A secret key of age (AGE-SECRET-KEY-1…) that opens backups; scheduled drills of encrypted ones need it, unless there is a passphrase. Whoever has it can read the backups: give it to no machine that only makes them."`
 	DrillSchedule string        `z4j:"DRILL_SCHEDULE" help:"When the brain restores the newest backup into a scratch database and tries it, as Z4J_BACKUP_SCHEDULE is written, such as 0 4 1 */3 * for once in a quarter. Empty: never. Of several brains one does it."`
 	RTO           time.Duration `z4j:"RTO" unit:"s" default:"14400" min:"1" max:"31622400" help:"How long a restore may take until the brain serves again: drills compare. Also written as 4h."`
 }
