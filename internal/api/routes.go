@@ -192,7 +192,25 @@ func answering[In, Out any](status int, fn func(context.Context, *In) (*Out, err
 				}
 				return out, nil
 			})
+			describeNeeded(api, rt, reflect.TypeFor[In]())
 		},
+	}
+}
+
+// describeNeeded says which parameters of a query are required where the handler sees to that itself, with the tag needed:
+// it first looks who asks, and whether that may know of the project.
+func describeNeeded(api huma.API, rt *route, in reflect.Type) {
+	path := api.OpenAPI().Paths[base+rt.path]
+	if rt.method != http.MethodGet || path == nil || path.Get == nil {
+		return
+	}
+	for i := range in.NumField() {
+		tag := in.Field(i).Tag
+		for _, p := range path.Get.Parameters {
+			if p.In == "query" && p.Name == tag.Get("query") && tag.Get("needed") == "true" {
+				p.Required = true
+			}
+		}
 	}
 }
 

@@ -98,8 +98,8 @@ func (s *Server) listAttempts(ctx context.Context, in *attemptList) (*reply[stor
 type eventList struct {
 	PageQuery
 
-	Engine string `query:"engine" required:"true" maxLength:"100" doc:"of the task"`
-	TaskID string `query:"task_id" required:"true" maxLength:"1000"`
+	Engine string `query:"engine" needed:"true" maxLength:"100" doc:"of the task"`
+	TaskID string `query:"task_id" needed:"true" maxLength:"1000"`
 }
 
 func (s *Server) listEvents(ctx context.Context, in *eventList) (*reply[store.Slice[store.Event]], error) {
