@@ -36,7 +36,7 @@ type Options struct {
 	Log     *slog.Logger
 	Banner  io.Writer        // where the one-time set-up URL is shown; nil: nowhere
 	Now     func() time.Time // nil: the machine's clock
-	Drill   bool             // of a restored copy: nothing is done by itself, nothing goes out, no agent comes in, no anchor is written to
+	Drill   bool             // of a restored copy: with Config.Scratch: nothing is done by itself, nothing goes out, no agent comes in
 }
 
 // Brain is a running brain.
@@ -97,9 +97,6 @@ func Start(ctx context.Context, o Options) (_ *Brain, err error) {
 	}
 	b.onStop("store", time.Second, b.closeStore)
 	b.custody = Custody(c, b.Store, b.Log, b.Now)
-	if b.Drill {
-		b.custody = custody.New(custody.Options{Store: b.Store, Log: b.Log, Now: b.Now, Home: c.General.Home, ReadOnly: true})
-	}
 	if err := b.custody.Examine(ctx); err != nil {
 		return nil, fmt.Errorf("find out whether the database is the one it was: %w", err)
 	}

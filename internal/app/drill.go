@@ -204,7 +204,7 @@ func (d *drill) tryPlan(ctx context.Context) error {
 		if s == nil {
 			return anchors // of production, which are asked and never written to
 		}
-		return custody.New(custody.Options{Store: s, Now: d.Now, Home: d.scratch.home, ReadOnly: true})
+		return custody.New(custody.Options{Store: s, Now: d.Now, Home: d.scratch.home}) // it writes into the scratch only
 	}
 	o.From, o.Name, o.Identities, o.Into, o.Live, o.By = d.From, d.Name, d.Identities, d.scratch.url, d.Live, d.By
 	o.Progress, o.Step = d.Progress, d.begin
