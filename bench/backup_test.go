@@ -111,7 +111,7 @@ type usage struct {
 func (x *brain) run(name string, args ...string) usage {
 	x.b.Helper()
 	cmd := exec.CommandContext(x.b.Context(), name, args...)
-	cmd.Env = append(os.Environ(), x.environ()...)
+	cmd.Env = append([]string{"PATH=" + os.Getenv("PATH"), "HOME=" + x.home, "TMPDIR=" + os.TempDir()}, x.environ()...)
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out
 	began := time.Now()
@@ -128,7 +128,7 @@ func (x *brain) run(name string, args ...string) usage {
 func (x *brain) environ() []string {
 	return []string{
 		"Z4J_HOME=" + x.home, "Z4J_ENVIRONMENT=dev", "Z4J_DATABASE_URL=" + x.database,
-		"Z4J_SECRET=" + string(storetest.Secrets.Master), "Z4J_SESSION_SECRET=" + string(storetest.Secrets.Master), "Z4J_AUDIT_SECRET=" + string(storetest.Secrets.Audit),
+		"Z4J_SECRET=" + string(storetest.Secrets.Master), "Z4J_SESSION_SECRET=" + strings.Repeat("session-secret-", 3), "Z4J_AUDIT_SECRET=" + string(storetest.Secrets.Audit),
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"iter"
 	"math"
 	"slices"
@@ -169,6 +170,9 @@ func (c *Custody) abandoned(ctx context.Context, st *chainState) (out []string, 
 		return nil, nil
 	}
 	found, err := c.strangers(ctx, c.local, st, true)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil // there is no local anchor yet
+	}
 	for _, cp := range found {
 		out = append(out, cp.Generation)
 	}
