@@ -81,6 +81,8 @@ type GenerationTime struct {
 	Previous   string `json:"previous,omitempty"`
 	Fork       int64  `json:"fork"` // the size up to which it and the one before agree
 	Cause      string `json:"cause,omitempty"`
+
+	Abandoned []string `json:"abandoned,omitempty"` // histories that anchors knew then and the log did not
 }
 
 // KeyTime says when a key entered the chain and when it left it, by the numbers of the entries.
@@ -139,8 +141,8 @@ func (v *Verifier) Begin(b Boundary) {
 	for _, k := range b.Kids {
 		v.kids[k.KID] = life{k.Introduced, k.Retired}
 	}
-	for _, g := range b.Generations {
-		v.generations = append(v.generations, generation{g.Generation, g.Previous, g.Fork})
+	for i := range b.Generations {
+		v.history(&b.Generations[i])
 	}
 	if v.tree != nil {
 		peaks, _ := hex.DecodeString(b.Peaks) // what is none are no peaks
@@ -284,6 +286,11 @@ func (v *Verifier) seed(b Boundary, through int64) {
 			v.kids[k.KID] = life{k.Introduced, k.Retired}
 		case l.retired == 0 && k.Retired <= through:
 			v.kids[k.KID] = life{l.introduced, k.Retired}
+		}
+	}
+	for i := range b.Generations {
+		if g := &b.Generations[i]; g.Started >= v.next && g.Started <= through {
+			v.history(g)
 		}
 	}
 }

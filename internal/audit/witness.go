@@ -135,13 +135,6 @@ func (v *Verifier) compare(w *witness, rowHMAC string) {
 
 // generation takes what an entry says about histories.
 func (v *Verifier) generation(b *Body) {
-	var d struct {
-		Generation string `json:"generation"`
-		Previous   string `json:"previous"`
-		Fork       int64  `json:"fork"`
-
-		Abandoned []string `json:"abandoned"` // histories that a log which was lost had, and this one does not
-	}
 	switch Action(b.Action) {
 	case SystemInstalled:
 		if b.Seq != 1 {
@@ -151,11 +144,16 @@ func (v *Verifier) generation(b *Body) {
 	default:
 		return
 	}
+	var d GenerationTime
 	if json.Unmarshal([]byte(b.Details.S), &d) == nil && d.Generation != "" {
-		v.generations = append(v.generations, generation{d.Generation, d.Previous, d.Fork})
-		for _, lost := range d.Abandoned {
-			v.generations = append(v.generations, generation{id: lost}, generation{id: d.Generation, previous: lost})
-		}
+		v.history(&d)
+	}
+}
+
+func (v *Verifier) history(g *GenerationTime) {
+	v.generations = append(v.generations, generation{g.Generation, g.Previous, g.Fork})
+	for _, lost := range g.Abandoned {
+		v.generations = append(v.generations, generation{id: lost}, generation{id: g.Generation, previous: lost})
 	}
 }
 

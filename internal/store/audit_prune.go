@@ -197,7 +197,11 @@ func generationsUntil(list []Generation, through int64) []any {
 	out := []any{}
 	for _, g := range list {
 		if g.Started <= through {
-			out = append(out, map[string]any{"generation": g.ID, "started": g.Started, "previous": g.Previous, "fork": g.Fork, "cause": g.Cause})
+			d := map[string]any{"generation": g.ID, "started": g.Started, "previous": g.Previous, "fork": g.Fork, "cause": g.Cause}
+			if len(g.Abandoned) > 0 {
+				d["abandoned"] = g.Abandoned // or anchors speak of histories that nothing names any more
+			}
+			out = append(out, d)
 		}
 	}
 	return out

@@ -83,18 +83,37 @@ func (s storedTime) Scan(src any) error {
 	return nil
 }
 
+// storedNumber scans a number; what is none becomes notSigned.
+type storedNumber struct{ to *int64 }
+
+// Scan implements sql.Scanner.
+func (s storedNumber) Scan(src any) error {
+	n, ok := src.(int64)
+	if !ok {
+		n = notSigned
+	}
+	*s.to = n
+	return nil
+}
+
 // personalFields scans personalColumns.
 func personalFields(p *audit.Personal) []any {
 	return []any{&p.Seq, &p.Role, &p.Subject, &p.Salt, &p.JSON, orZero{&p.ErasedBy}}
 }
 
-// orZero scans NULL as 0.
+// orZero scans NULL as 0, and 0 as what was never written.
 type orZero struct{ to *int64 }
 
 // Scan implements sql.Scanner.
 func (z orZero) Scan(src any) error {
-	n, _ := src.(int64)
-	*z.to = n
+	if src == nil {
+		*z.to = 0
+		return nil
+	}
+	if err := (storedNumber{z.to}).Scan(src); err != nil || *z.to != 0 {
+		return err
+	}
+	*z.to = notSigned
 	return nil
 }
 

@@ -29,6 +29,11 @@ func (s *Store) countAuditPostgres(ctx context.Context, after, through int64) (t
 
 // readPagePostgres checks the rows of a page in the bytes that the database sends, without copying them.
 func (s *Store) readPagePostgres(ctx context.Context, p *pageChecker) error {
+	parts, err := s.personalPage(ctx, p.page.after, p.page.through)
+	if err != nil {
+		return err
+	}
+	p.parts = parts
 	rows, err := s.pool.Query(ctx, selectPage, pgx.QueryResultFormats{pgx.BinaryFormatCode}, p.page.after, p.page.through)
 	if err != nil {
 		return err

@@ -1,7 +1,9 @@
 package store
 
 import (
+	"bytes"
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/ncruces/go-sqlite3"
@@ -29,23 +31,31 @@ func (s *Store) readPageSQLite(ctx context.Context, p *pageChecker) error {
 			return err
 		}
 		defer lite.SetInterrupt(lite.SetInterrupt(ctx))
-		stmt, _, err := lite.Prepare(numberParameters(selectPage))
+		err = stepSQLite(lite, selectPersonal, p.page.after, p.page.through, func(stmt *sqlite3.Stmt) { p.parts = append(p.parts, personalSQLite(stmt)) })
 		if err != nil {
 			return err
 		}
-		defer stmt.Close()
-		if err := stmt.BindInt64(1, p.page.after); err != nil {
-			return err
-		}
-		if err := stmt.BindInt64(2, p.page.through); err != nil {
-			return err
-		}
-		for stmt.Step() {
+		return stepSQLite(lite, selectPage, p.page.after, p.page.through, func(stmt *sqlite3.Stmt) {
 			r := columnsSQLite(stmt)
 			p.columns(&r)
-		}
-		return stmt.Err()
+		})
 	})
+}
+
+// stepSQLite gives the rows of a page to row, one by one.
+func stepSQLite(lite *sqlite3.Conn, query string, after, through int64, row func(*sqlite3.Stmt)) error {
+	stmt, _, err := lite.Prepare(numberParameters(query))
+	if err != nil {
+		return err
+	}
+	defer stmt.Close()
+	if err := errors.Join(stmt.BindInt64(1, after), stmt.BindInt64(2, through)); err != nil {
+		return err
+	}
+	for stmt.Step() {
+		row(stmt)
+	}
+	return stmt.Err()
 }
 
 func liteConn(driver any) (*sqlite3.Conn, error) {
@@ -62,23 +72,48 @@ func liteConn(driver any) (*sqlite3.Conn, error) {
 	return c.Raw(), nil
 }
 
-// columnsSQLite sorts the columns of selectPage. SQLite stores any value in any column, so types are looked at.
-func columnsSQLite(stmt *sqlite3.Stmt) audit.Columns {
-	column := func(i int, want sqlite3.Datatype) []byte {
-		var value []byte
-		switch stmt.ColumnType(i) {
-		case sqlite3.NULL:
-			return nil
-		case want:
-			value = stmt.ColumnRawBlob(i)
-		default:
-			return audit.Odd(stmt.ColumnRawBlob(i))
+// columnSQLite returns the bytes of a column, nil for NULL. SQLite stores any value in any column, so types are looked at.
+func columnSQLite(stmt *sqlite3.Stmt, i int, want sqlite3.Datatype) []byte {
+	switch stmt.ColumnType(i) {
+	case sqlite3.NULL:
+		return nil
+	case want:
+		if value := stmt.ColumnRawBlob(i); value != nil {
+			return value
 		}
-		if value == nil {
-			value = []byte{}
-		}
-		return value
+		return []byte{}
+	default:
+		return audit.Odd(stmt.ColumnRawBlob(i))
 	}
+}
+
+// personalSQLite sorts the columns of selectPersonal.
+func personalSQLite(stmt *sqlite3.Stmt) audit.Personal {
+	text := func(i int) audit.Text {
+		b := columnSQLite(stmt, i, sqlite3.TEXT)
+		return audit.Text{S: string(b), Set: b != nil}
+	}
+	p := audit.Personal{Seq: stmt.ColumnInt64(0), Subject: text(2), Salt: bytes.Clone(columnSQLite(stmt, 3, sqlite3.BLOB)), JSON: text(4)}
+	switch role := columnSQLite(stmt, 1, sqlite3.TEXT); string(role) {
+	case audit.RoleActor:
+		p.Role = audit.RoleActor
+	case audit.RoleTarget:
+		p.Role = audit.RoleTarget
+	default:
+		p.Role = string(role)
+	}
+	if kind := stmt.ColumnType(5); kind != sqlite3.NULL {
+		p.ErasedBy = stmt.ColumnInt64(5)
+		if kind != sqlite3.INTEGER || p.ErasedBy == 0 {
+			p.ErasedBy = notSigned
+		}
+	}
+	return p
+}
+
+// columnsSQLite sorts the columns of selectPage.
+func columnsSQLite(stmt *sqlite3.Stmt) audit.Columns {
+	column := func(i int, want sqlite3.Datatype) []byte { return columnSQLite(stmt, i, want) }
 	text := func(i int) []byte { return column(i, sqlite3.TEXT) }
 	r := audit.Columns{
 		Seq: stmt.ColumnInt64(0), ID: column(1, sqlite3.BLOB), TS: notSigned,

@@ -1,0 +1,139 @@
+package store_test
+
+import (
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/z4j-go/z4j/internal/audit"
+	"github.com/z4j-go/z4j/internal/store"
+	"github.com/z4j-go/z4j/internal/store/storetest"
+)
+
+// found is a verification that ended n hours after noon.
+func found(hours int, full bool, exit int, more ...func(*store.Verified)) store.Verified {
+	at := store.TimeOf(time.Date(2026, 3, 14, 12, 0, 0, 0, time.UTC).Add(time.Duration(hours) * time.Hour))
+	v := store.Verified{Result: audit.Verdict(exit), Exit: exit, Full: full, Began: at, Ended: at}
+	switch exit {
+	case audit.ExitTampered:
+		v.First = &audit.Fault{Seq: 7, Class: audit.Edited, Why: "it was"}
+	case audit.ExitBehind:
+		v.First = &audit.Fault{Seq: 9, Class: audit.CutTail, Why: "it was"}
+	}
+	for _, change := range more {
+		change(&v)
+	}
+	return v
+}
+
+func unprovable(from, to int64) func(*store.Verified) {
+	return func(v *store.Verified) {
+		v.Unprovable = []audit.Range{{From: from, To: to, Class: audit.UnknownKey, Why: "key x was not given"}}
+		v.UnprovableRows = to - from + 1
+	}
+}
+
+// TestAuditStateAfter: a fault that was found is told until every row was read without finding it again.
+func TestAuditStateAfter(t *testing.T) {
+	yes, no := true, false
+	for _, tt := range []struct {
+		name   string
+		found  []store.Verified
+		ok     *bool
+		result string
+		since  int // hours after noon; -1: not broken
+	}{
+		{"nothing yet", nil, nil, "", -1},
+		{"proved", []store.Verified{found(0, true, 0)}, &yes, "proved", -1},
+		{"proved behind a checkpoint only", []store.Verified{found(0, false, 0)}, &yes, "proved", -1},
+		{"not provable is no fault", []store.Verified{found(0, true, 3)}, &yes, "not provable", -1},
+		{"what could not be proved is told though the rest was proved since", []store.Verified{found(0, true, 3), found(1, false, 0)}, &yes, "not provable", -1},
+		{"not provable behind a checkpoint", []store.Verified{found(0, true, 0), found(1, false, 3)}, &yes, "not provable", -1},
+		{"tampered", []store.Verified{found(0, true, 0), found(1, true, 1)}, &no, "tampered", 1},
+		{"behind", []store.Verified{found(0, true, 0), found(1, false, 4)}, &no, "behind", 1},
+		{"tampered, and nothing wrong behind a checkpoint", []store.Verified{found(1, true, 1), found(2, false, 0)}, &no, "tampered", 1},
+		{"tampered twice: since the first", []store.Verified{found(1, true, 1), found(2, false, 0), found(3, true, 1)}, &no, "tampered", 1},
+		{"tampered, then behind", []store.Verified{found(1, true, 1), found(2, false, 4)}, &no, "behind", 1},
+		{"mended", []store.Verified{found(1, true, 1), found(2, true, 0)}, &yes, "proved", -1},
+		{"mended, and tampered again", []store.Verified{found(1, true, 1), found(2, true, 0), found(3, false, 1)}, &no, "tampered", 3},
+		{"the row can not be proved any more", []store.Verified{found(1, true, 1), found(2, true, 3, unprovable(5, 8))}, &no, "tampered", 1},
+		{"other rows can not be proved", []store.Verified{found(1, true, 1), found(2, true, 3, unprovable(10, 12))}, &yes, "not provable", -1},
+	} {
+		var a store.AuditState
+		for _, v := range tt.found {
+			a = a.After(v)
+		}
+		since := -1
+		if a.BrokenSince != nil {
+			since = int(a.BrokenSince.Hour()) - 12
+		}
+		if diff := cmp.Diff(tt.ok, a.OK()); diff != "" || a.Result() != tt.result || since != tt.since || (a.Broken != nil) != (since >= 0) {
+			t.Errorf("%s: %q, broken since hour %d; want %q, %d; ok (-want +got):\n%s", tt.name, a.Result(), since, tt.result, tt.since, diff)
+		}
+		if n := len(tt.found); n > 0 && a.Last.Ended != tt.found[n-1].Ended {
+			t.Errorf("%s: the last is of %v, want %v", tt.name, a.Last.Ended, tt.found[n-1].Ended)
+		}
+	}
+}
+
+// TestAuditStateDue: behind a checkpoint every interval, in full daily or, for many rows, weekly; a broken log always in full.
+func TestAuditStateDue(t *testing.T) {
+	const many = 10_000_000
+	after := func(list ...store.Verified) (a store.AuditState) {
+		for _, v := range list {
+			a = a.After(v)
+		}
+		return a
+	}
+	for _, tt := range []struct {
+		name      string
+		state     store.AuditState
+		hour      int
+		rows      int64
+		due, full bool
+	}{
+		{"never yet", after(), 0, 5, true, true},
+		{"just now", after(found(0, true, 0)), 0, 5, false, false},
+		{"before the interval ended", after(found(0, true, 0)), 1, 5, false, false},
+		{"when it ended", after(found(0, true, 0)), 2, 5, true, false},
+		{"a day later", after(found(0, true, 0), found(23, false, 0)), 25, 5, true, true},
+		{"a day later, within the interval", after(found(0, true, 0), found(23, false, 0)), 24, 5, false, false},
+		{"a day later, of many rows", after(found(0, true, 0), found(23, false, 0)), 25, many, true, false},
+		{"a week later, of many rows", after(found(0, true, 0), found(167, false, 0)), 169, many, true, true},
+		{"only ever behind a checkpoint", after(found(0, false, 0)), 2, 5, true, true},
+		{"it is broken", after(found(0, true, 1)), 2, 5, true, true},
+		{"it is broken, and the interval is not over", after(found(0, true, 1)), 1, 5, false, false},
+		{"it is broken and has many rows", after(found(0, true, 1)), 2, many, true, false},
+		{"the clock was set back", after(found(5, true, 0)), 3, 5, true, true},
+	} {
+		now := found(tt.hour, true, 0).Ended.Time
+		if due, full := tt.state.Due(now, 2*time.Hour, tt.rows); due != tt.due || full != tt.full {
+			t.Errorf("%s: due %t, in full %t; want %t, %t", tt.name, due, full, tt.due, tt.full)
+		}
+	}
+}
+
+// TestAuditStateIsKept: every brain on a database tells the same, and what somebody else wrote there is no obstacle.
+func TestAuditStateIsKept(t *testing.T) {
+	storetest.EachURL(t, func(t *testing.T, url string) {
+		s := storetest.Open(t, url)
+		if a, err := s.AuditState(t.Context()); err != nil || a.Last != nil {
+			t.Errorf("before the first: %+v, %v; want nothing", a, err)
+		}
+		want := store.AuditState{}.After(found(1, true, 1)).After(found(2, false, 3, unprovable(3, 4)))
+		if err := s.KeepAuditState(t.Context(), &want); err != nil {
+			t.Fatal(err)
+		}
+		got, err := storetest.Open(t, url).AuditState(t.Context())
+		if err != nil || got.Broken == nil || got.Broken.First.Seq != 7 || !got.BrokenSince.Equal(want.BrokenSince.Time) || got.Last.Unprovable[0].To != 4 {
+			t.Errorf("another brain reads %+v, %v; want %+v", got, err, want)
+		}
+		if err := s.PutMeta(t.Context(), "audit_verification", "{"); err != nil {
+			t.Fatal(err)
+		}
+		if a, err := s.AuditState(t.Context()); err != nil || a.Last != nil {
+			t.Errorf("what is no state: %+v, %v; want nothing, and no error", a, err)
+		}
+	})
+}
