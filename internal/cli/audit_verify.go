@@ -18,6 +18,7 @@ import (
 	"github.com/z4j-go/z4j/internal/app"
 	"github.com/z4j-go/z4j/internal/audit"
 	"github.com/z4j-go/z4j/internal/config"
+	"github.com/z4j-go/z4j/internal/custody"
 	"github.com/z4j-go/z4j/internal/store"
 )
 
@@ -72,7 +73,8 @@ func (v *auditVerifyCmd) Run(c *call) (err error) {
 	if err != nil {
 		return exit(exitUsage, err)
 	}
-	anchored, err := app.Custody(cfg, s, slog.New(slog.DiscardHandler), time.Now).Witnesses(ctx)
+	anchors := app.Custody(cfg, s, slog.New(slog.DiscardHandler), time.Now)
+	anchored, err := anchors.Witnesses(ctx)
 	if err != nil {
 		return exit(audit.ExitUnprovable, err)
 	}
@@ -84,15 +86,21 @@ func (v *auditVerifyCmd) Run(c *call) (err error) {
 		return exit(audit.ExitUnprovable, err)
 	}
 	code := report.Exit()
+	out := verifiedLog{audit.Verdict(code), code, report, anchors.Local(cfg.Database.URL.Path()), anchors.Troubles()}
 	if v.JSON {
-		out := struct {
-			Result string `json:"result"`
-			Exit   int    `json:"exit_code"`
-			audit.Report
-		}{audit.Verdict(code), code, report}
 		return errors.Join(printJSON(c.stdout, out), quietly(code))
 	}
-	return errors.Join(showReport(c.stdout, &report, code), quietly(code))
+	return errors.Join(out.show(c.stdout), quietly(code))
+}
+
+// verifiedLog is what a verification tells.
+type verifiedLog struct {
+	Result string `json:"result"`
+	Exit   int    `json:"exit_code"`
+	audit.Report
+
+	Local    custody.Local     `json:"local_anchor"`
+	Troubles map[string]string `json:"anchor_troubles"` // by anchor: why it could not be read
 }
 
 // brought reads the checkpoints that were given as files. Whoever gives one says that it was kept elsewhere.
@@ -119,7 +127,8 @@ func (v *auditVerifyCmd) brought(s *store.Store) ([]audit.Witness, error) {
 // shownRanges is how many unprovable ranges and checkpoints are printed; --json has more.
 const shownRanges = 20
 
-func showReport(out io.Writer, r *audit.Report, code int) error {
+func (v *verifiedLog) show(out io.Writer) error {
+	r := &v.Report
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	line := func(name, format string, args ...any) { fmt.Fprintf(w, "%s\t%s\n", name, fmt.Sprintf(format, args...)) }
 	line("rows that exist", "%d", r.Exist)
@@ -133,6 +142,7 @@ func showReport(out io.Writer, r *audit.Report, code int) error {
 	}
 	line("personal parts", "%d present, %d erased", r.PersonalPresent, r.PersonalErased)
 	showCover(line, r)
+	v.showAnchors(line)
 	if r.First != nil {
 		line("first bad row", "%d: %s: %s", r.First.Seq, r.First.Class, r.First.Why)
 	}
@@ -152,8 +162,22 @@ func showReport(out io.Writer, r *audit.Report, code int) error {
 	for _, n := range r.Notes {
 		line("note", "%s", n)
 	}
-	line("result", "%s", audit.Verdict(code))
+	line("result", "%s", v.Result)
 	return w.Flush()
+}
+
+// showAnchors says what is wrong with anchors. It changes no exit code: an anchor that can't be read says nothing.
+func (v *verifiedLog) showAnchors(line func(name, format string, args ...any)) {
+	for _, name := range slices.Sorted(maps.Keys(v.Troubles)) {
+		line("anchor unread", "%s: %s", name, v.Troubles[name])
+	}
+	switch {
+	case v.Local.Path == "":
+	case v.Local.Missing:
+		line("local anchor", "%s is missing, though the log has rows: the next start of a brain begins it anew", v.Local.Path)
+	case v.Local.OnVolume:
+		line("local anchor", "%s lies on the volume of the database: a snapshot that is put back sets back both", v.Local.Path)
+	}
 }
 
 // showCover says how far checkpoints speak for the log.

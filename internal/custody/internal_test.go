@@ -180,3 +180,38 @@ func TestGraceOfAFailover(t *testing.T) {
 		}
 	}
 }
+
+// TestAnchorsOnTheVolumeOfTheDatabase: a second name for a file is the same volume, and what is not there is on none.
+func TestAnchorsOnTheVolumeOfTheDatabase(t *testing.T) {
+	home := t.TempDir()
+	database := filepath.Join(home, "brain.db")
+	for _, err := range []error{os.WriteFile(database, nil, 0o600), os.Symlink(database, filepath.Join(home, "link"))} {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	c := New(Options{Home: home, Now: time.Now})
+	if l := c.Local(database); !l.Missing || l.OnVolume || l.Path != filepath.Join(home, "anchors") {
+		t.Errorf("not begun: %+v, want missing", l)
+	}
+	if err := os.Mkdir(filepath.Join(home, "anchors"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct {
+		name, database string
+		on             bool
+	}{
+		{"beside it", database, true},
+		{"by another name", filepath.Join(home, "link"), true},
+		{"a database that is no file", "", false},
+		{"a file that is not there", filepath.Join(home, "none.db"), false},
+		{"on another volume", "/proc/self/status", false},
+	} {
+		if l := c.Local(tt.database); l.Missing || l.OnVolume != tt.on {
+			t.Errorf("%s: %+v, want %t", tt.name, l, tt.on)
+		}
+	}
+	if l := New(Options{Now: time.Now}).Local(database); l != (Local{}) {
+		t.Errorf("without a home: %+v, want nothing", l)
+	}
+}

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"math"
 	"os"
 	"slices"
@@ -34,11 +35,10 @@ func (c *Custody) Witnesses(ctx context.Context) ([]audit.Witness, error) {
 	var out []audit.Witness
 	for _, a := range c.anchors(ctx) {
 		found, err := a.histories(ctx, st.instance)
-		c.note(ctx, a.String(), err)
 		for _, h := range found {
 			for _, most := range []int64{math.MaxInt64, st.end(h.generation), st.head.Seq} {
-				notes, err := a.checkpoints(ctx, h, most)
-				c.note(ctx, a.String(), err)
+				notes, bad := a.checkpoints(ctx, h, most)
+				err = cmp.Or(err, bad)
 				for cp := range c.own(notes, h.instance, h.generation) {
 					w := audit.Witness{Checkpoint: cp, Where: a.String(), Outside: c.outside(a), Shared: a != c.local}
 					if !slices.Contains(out, w) {
@@ -48,6 +48,7 @@ func (c *Custody) Witnesses(ctx context.Context) ([]audit.Witness, error) {
 				}
 			}
 		}
+		c.note(ctx, a.String(), err)
 	}
 	slices.SortStableFunc(out, func(a, b audit.Witness) int { return cmp.Compare(a.Size, b.Size) })
 	return out, nil
@@ -60,14 +61,45 @@ func (c *Custody) outside(a anchor) bool {
 	if !file {
 		return true
 	}
-	there, err1 := os.Stat(f.dir)
-	here, err2 := os.Stat(c.o.Home)
-	if a == c.local || err1 != nil || err2 != nil {
-		return false
+	same, known := sameVolume(f.dir, c.o.Home)
+	return a != c.local && known && !same
+}
+
+// sameVolume reports whether two paths lie on one volume, and whether that is known.
+func sameVolume(a, b string) (same, known bool) {
+	x, err1 := os.Stat(a)
+	y, err2 := os.Stat(b)
+	if err1 != nil || err2 != nil {
+		return false, false
 	}
-	x, ok1 := there.Sys().(*syscall.Stat_t)
-	y, ok2 := here.Sys().(*syscall.Stat_t)
-	return ok1 && ok2 && x.Dev != y.Dev
+	i, ok1 := x.Sys().(*syscall.Stat_t)
+	j, ok2 := y.Sys().(*syscall.Stat_t)
+	if !ok1 || !ok2 {
+		return false, false
+	}
+	return i.Dev == j.Dev, true
+}
+
+// Local tells of the anchor in the home, for those who ask what it is worth.
+type Local struct {
+	Path     string `json:"path"`               // "": there is no home
+	Missing  bool   `json:"missing"`            // it was not begun, or somebody took it away
+	OnVolume bool   `json:"on_database_volume"` // of the database: a snapshot that is put back sets back both
+}
+
+// Local looks at the anchor in the home. database is the file that the database is, "" if it is none.
+func (c *Custody) Local(database string) Local {
+	if c.local == nil {
+		return Local{}
+	}
+	l := Local{Path: c.local.String()}
+	if _, err := os.Stat(l.Path); errors.Is(err, fs.ErrNotExist) {
+		l.Missing = true
+	}
+	if database != "" {
+		l.OnVolume, _ = sameVolume(l.Path, database)
+	}
+	return l
 }
 
 // end is the size up to which a history counts.
@@ -97,13 +129,12 @@ func (c *Custody) Lines(ctx context.Context, instance string) ([]audit.Line, err
 	seen := map[string]bool{}
 	for _, a := range c.anchors(ctx) {
 		found, err := a.histories(ctx, instance)
-		c.note(ctx, a.String(), err)
 		for _, h := range found {
 			if h.instance != instance {
 				continue
 			}
-			notes, err := a.lines(ctx, h, 0)
-			c.note(ctx, a.String(), err)
+			notes, bad := a.lines(ctx, h, 0)
+			err = cmp.Or(err, bad)
 			for _, n := range notes {
 				l, err := audit.OpenLine(n, keys...)
 				id := fmt.Sprint(l.Generation, l.Seq, l.Facts.Part)
@@ -114,6 +145,7 @@ func (c *Custody) Lines(ctx context.Context, instance string) ([]audit.Line, err
 				out = append(out, l)
 			}
 		}
+		c.note(ctx, a.String(), err)
 	}
 	slices.SortStableFunc(out, func(a, b audit.Line) int {
 		return cmp.Or(cmp.Compare(a.Generation, b.Generation), cmp.Compare(a.Seq, b.Seq), cmp.Compare(a.Facts.Part, b.Facts.Part))

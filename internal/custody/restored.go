@@ -1,6 +1,7 @@
 package custody
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"math"
@@ -20,15 +21,14 @@ type Known struct {
 func (c *Custody) Known(ctx context.Context, instance string) (k Known, err error) {
 	for _, a := range c.anchors(ctx) {
 		found, err := a.histories(ctx, instance)
-		c.note(ctx, a.String(), err)
 		knows := false
 		for _, h := range found {
 			if h.instance != instance {
 				continue
 			}
 			knows = true
-			notes, err := a.checkpoints(ctx, h, math.MaxInt64)
-			c.note(ctx, a.String(), err)
+			notes, bad := a.checkpoints(ctx, h, math.MaxInt64)
+			err = cmp.Or(err, bad)
 			for cp := range c.own(notes, h.instance, h.generation) {
 				k.Newest = append(k.Newest, audit.Witness{Checkpoint: cp, Where: a.String(), Shared: a != c.local})
 				break
@@ -37,6 +37,7 @@ func (c *Custody) Known(ctx context.Context, instance string) (k Known, err erro
 		if knows {
 			k.Readable++
 		}
+		c.note(ctx, a.String(), err)
 	}
 	k.Lines, err = c.Lines(ctx, instance)
 	return k, err
