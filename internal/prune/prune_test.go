@@ -285,6 +285,31 @@ func TestKilledPruneIsFinished(t *testing.T) {
 	})
 }
 
+// TestHoldStopsAPruneUnderWay: no batch is deleted any more once the history is in doubt.
+func TestHoldStopsAPruneUnderWay(t *testing.T) {
+	storetest.EachURL(t, func(t *testing.T, url string) {
+		s, other := storetest.Open(t, url), storetest.Open(t, url)
+		storetest.FillAudit(t, url, 2500)
+		o, deleted := options(s, t.TempDir(), 2400), 0
+		o.Step = func(name string) {
+			if name != "deleted" {
+				return
+			}
+			if deleted++; deleted == 1 {
+				if err := other.PutHold(t.Context(), store.Doubt{Cause: "rolled_back", Reason: "a test", Fork: 2400}); err != nil {
+					t.Error(err)
+				}
+			}
+		}
+		if _, err := prune.Run(t.Context(), o); !errors.Is(err, store.ErrHistoryInDoubt) {
+			t.Errorf("a hold while rows are deleted: %v, want ErrHistoryInDoubt", err)
+		}
+		if p, err := s.NewestPruned(t.Context()); err != nil || deleted != 1 || p.Lowest != 1001 || p.Completed {
+			t.Errorf("%d batches went, the log begins with row %d, %v; want one, and row 1001", deleted, p.Lowest, err)
+		}
+	})
+}
+
 // TestTwoPrunesAtOnce: the second is told, and nothing of it is done.
 func TestTwoPrunesAtOnce(t *testing.T) {
 	storetest.EachURL(t, func(t *testing.T, url string) {

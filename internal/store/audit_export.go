@@ -74,7 +74,9 @@ func (s *Store) ExportAudit(ctx context.Context, format audit.Format, f ExportFi
 		return nil, err
 	}
 	e.Kids = kids
-	e.Generation = s.chain.begun()
+	if e.Generation, err = s.Generation(ctx); err != nil { // not what this process began with: another may have begun a new one
+		return nil, err
+	}
 	details := e.Details(format, f.said())
 	if details["checkpoint"], err = s.newestCheckpoint(ctx, e.Generation); err != nil {
 		return nil, err
@@ -116,12 +118,6 @@ func (s *Store) appendAlone(ctx context.Context, entry audit.Entry, beside func(
 	err = tx.Commit()
 	release(err)
 	return rows, wrap("commit", err)
-}
-
-func (c *chain) begun() string {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.generation
 }
 
 // findRange sets the first and the last row: one contiguous range in the order of the chain, whatever clocks did.
@@ -208,7 +204,11 @@ func (e *AuditExport) Rows() int64 {
 	return e.Last - e.First + 1
 }
 
+// ErrPrunedMeanwhile says that rows of an export went before they were read, so that what was written is not whole.
+var ErrPrunedMeanwhile = errors.New("a prune took rows away before they were read: export again, and throw away what was written")
+
 // Write writes the whole file, reading one page ahead of w. However slow w is, nothing of the database is held meanwhile.
+// If a prune was faster the error is ErrPrunedMeanwhile.
 func (e *AuditExport) Write(ctx context.Context, w io.Writer, progress func(done, total int64)) error {
 	buf := e.format.AppendHeader(nil)
 	err := e.each(ctx, func(p *exportPage) error {
@@ -272,7 +272,8 @@ type exportPage struct {
 	parts map[int64][]audit.Personal
 }
 
-// pages sends the rows of the range, page by page, each read by itself. Rows never change, so no snapshot is needed.
+// pages sends the rows of the range, page by page, each read by itself. Rows never change, so no snapshot is needed. They
+// may go, from below: that the log still began at or before a page after that was read says that the page is whole.
 func (e *AuditExport) pages(ctx context.Context, pages chan<- exportPage) error {
 	limit, window := 100, int64(1000)
 	for after := e.First - 1; e.First > 0 && after < e.Last; {
@@ -280,6 +281,13 @@ func (e *AuditExport) pages(ctx context.Context, pages chan<- exportPage) error 
 		p, err := e.page(ctx, after, through, limit)
 		if err != nil {
 			return err
+		}
+		lowest, err := e.store.lowestAudit(ctx)
+		if err != nil {
+			return err
+		}
+		if lowest == 0 || lowest > after+1 {
+			return fmt.Errorf("%w: row %d was to be read, the log begins with row %d", ErrPrunedMeanwhile, after+1, lowest)
 		}
 		n := len(p.rows)
 		after = through

@@ -427,3 +427,57 @@ func TestExportEndsWithItsClient(t *testing.T) {
 type writerFunc func([]byte) (int, error)
 
 func (f writerFunc) Write(p []byte) (int, error) { return f(p) }
+
+// TestExportBesideAPrune: an export whose rows go before they are read ends with an error that says so, whatever it selects;
+// one that needs none of them is whole.
+func TestExportBesideAPrune(t *testing.T) {
+	storetest.EachURL(t, func(t *testing.T, url string) {
+		s := storetest.Open(t, url)
+		fill(t, s, 1200)
+		from, err := s.AuditLog(t.Context(), store.AuditFilter{Page: store.Page{Limit: 1}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		exports := map[string]*store.AuditExport{
+			"all":           beginExport(t, s, audit.NDJSON, store.ExportFilter{}),
+			"an actor":      beginExport(t, s, audit.NDJSON, store.ExportFilter{Actor: "u7"}),
+			"of the newest": beginExport(t, s, audit.NDJSON, store.ExportFilter{From: &from.Items[0].TS}),
+		}
+		prefix, err := s.VerifyPrefix(t.Context(), 100, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := s.RecordPruned(t.Context(), store.Prune{Prefix: prefix, Archives: []audit.Archive{{First: 1, Last: 100, Location: "there"}}, By: operator}); err != nil {
+			t.Fatal(err)
+		}
+		pruned, err := s.NewestPruned(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := s.DeletePruned(t.Context(), pruned, func(int64) error { return nil }); err != nil {
+			t.Fatal(err)
+		}
+		for name, e := range exports {
+			var out bytes.Buffer
+			err := e.Write(t.Context(), &out, nil)
+			if whole := name == "of the newest"; whole && err != nil || !whole && !errors.Is(err, store.ErrPrunedMeanwhile) {
+				t.Errorf("%s: got %v, want ErrPrunedMeanwhile but of the newest", name, err)
+			}
+		}
+	})
+}
+
+// TestExportNamesThePresentGeneration: also one that another process began.
+func TestExportNamesThePresentGeneration(t *testing.T) {
+	storetest.EachURL(t, func(t *testing.T, url string) {
+		s, other := storetest.Open(t, url), storetest.Open(t, url)
+		mustRecord(t, s, 2)
+		want, err := other.StartGeneration(t.Context(), store.NewGeneration{Cause: "acknowledged", Reason: "a test", Fork: 3})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if e := beginExport(t, s, audit.NDJSON, store.ExportFilter{}); e.Generation != want {
+			t.Errorf("the export is of generation %s, want %s", e.Generation, want)
+		}
+	})
+}

@@ -211,12 +211,19 @@ func generationsUntil(list []Generation, through int64) []any {
 const pruneBatch = 1000
 
 // DeletePruned deletes the rows that the newest audit.pruned lets go, upwards from the lowest, each with its personal
-// parts. step is called between two transactions; its error ends it.
+// parts. step is called between two transactions; its error ends it, and so does a hold: what is in doubt stays.
 func (s *Store) DeletePruned(ctx context.Context, p Pruned, step func(deleted int64) error) error {
 	deleted := int64(0)
 	for lowest := p.Lowest; lowest != 0 && lowest <= p.Through; {
 		through := min(lowest+pruneBatch-1, p.Through)
 		err := s.transact(ctx, func(tx *Tx) error {
+			hold, err := s.hold(ctx, tx)
+			if err != nil {
+				return err
+			}
+			if hold != nil {
+				return &HeldError{Hold: *hold}
+			}
 			if err := tx.setBoundary(ctx, p.Through, p.Seq); err != nil { // the table is for speed: what lets rows go is the entry
 				return err
 			}
