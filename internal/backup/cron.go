@@ -65,3 +65,17 @@ func (c Cron) Last(now time.Time) time.Time {
 	}
 	return at.UTC()
 }
+
+// Longest is the longest wait between two of the next times; zero for never.
+func (c Cron) Longest(now time.Time) (most time.Duration) {
+	const looked = 64 // times: two months of a daily one
+	at := c.Next(now)
+	for range looked {
+		next := c.Next(at)
+		if at.IsZero() || next.IsZero() {
+			break
+		}
+		most, at = max(most, next.Sub(at)), next
+	}
+	return most
+}

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"text/tabwriter"
+	"time"
 
 	"github.com/z4j-go/z4j/internal/config"
 	"github.com/z4j-go/z4j/internal/store"
@@ -52,17 +53,21 @@ func (k *doctorCmd) Run(c *call) error {
 	}
 	found := []advice{}
 	var incomplete error
+	var cost *outlook
 	if code == 0 {
-		found, incomplete = c.examine(ctx)
+		found, cost, incomplete = c.examine(ctx)
 	}
 	if k.JSON {
-		err := printJSON(c.stdout, map[string]any{"ok": code == 0, "checks": checks, "advice": found})
-		return errors.Join(err, incomplete, quietly(code))
+		out := map[string]any{"ok": code == 0, "checks": checks, "advice": found}
+		if cost != nil {
+			out["rpo"], out["rto"] = cost.RPO, cost.RTO
+		}
+		return errors.Join(printJSON(c.stdout, out), incomplete, quietly(code))
 	}
-	return errors.Join(c.showDoctor(checks, found, code), incomplete, quietly(code))
+	return errors.Join(c.showDoctor(checks, found, cost, code), incomplete, quietly(code))
 }
 
-func (c *call) showDoctor(checks []finding, found []advice, code int) error {
+func (c *call) showDoctor(checks []finding, found []advice, cost *outlook, code int) error {
 	w := tabwriter.NewWriter(c.stdout, 0, 0, 2, ' ', 0)
 	for _, f := range checks {
 		mark := "ok"
@@ -85,31 +90,40 @@ func (c *call) showDoctor(checks []finding, found []advice, code int) error {
 	case len(found) == 0:
 		_, err = fmt.Fprintln(c.stdout, "\nNothing to advise.")
 	}
+	if cost != nil {
+		_, err = fmt.Fprintf(c.stdout, "\n%s\n%s\n", cost.RPO.Says, cost.RTO.Says)
+	}
 	return err
 }
 
 // examine looks at what works and is risky all the same.
-func (c *call) examine(ctx context.Context) (found []advice, err error) {
+func (c *call) examine(ctx context.Context) (found []advice, cost *outlook, err error) {
+	found = []advice{}
 	cfg, err := c.load(true)
 	if err != nil {
-		return nil, err
+		return found, nil, err
 	}
 	s, err := c.openStore(ctx, cfg, false)
 	if err != nil {
-		return nil, err
+		return found, nil, err
 	}
 	defer func() { err = errors.Join(err, s.Close()) }()
 	found = append(found, adviseSettings(cfg)...)
 	d, err := s.Durability(ctx)
 	if err != nil {
-		return found, err
+		return found, nil, err
 	}
 	found = append(found, adviseDatabase(&d)...)
 	g, err := s.Gaps(ctx)
 	if err != nil {
-		return found, err
+		return found, nil, err
 	}
-	return append(found, adviseGaps(&g)...), nil
+	found = append(found, adviseGaps(&g)...)
+	l, o, err := adviseBackups(ctx, cfg, s, &d, time.Now())
+	if err != nil {
+		return found, nil, err
+	}
+	return append(found, l...), &o, nil
 }
 
 // list collects what holds of a number of pieces of advice.
