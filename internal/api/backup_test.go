@@ -93,13 +93,14 @@ func TestASecondBackupIsRefused(t *testing.T) {
 // late says that backups are.
 type late struct{ api.Backups }
 
-func (late) Late() bool { return true }
+func (late) Late() bool      { return true }
+func (late) DrillLate() bool { return true }
 
 func TestHealthSaysThatBackupsAreLate(t *testing.T) {
 	each(t, func(o *api.Options) { o.Backups = late{o.Backups} }, func(t *testing.T, b *brain) {
 		for _, path := range []string{"/health", "/health/ready"} {
-			if got := b.client().get(path); got.status != 200 || !strings.Contains(got.text, `"backup":"late"`) {
-				t.Errorf("%s: got %d %s, want 200 and that backups are late", path, got.status, got.text)
+			if got := b.client().get(path); got.status != 200 || !strings.Contains(got.text, `"backup":"late","drill":"late"`) {
+				t.Errorf("%s: got %d %s, want 200 and that backups and drills are late", path, got.status, got.text)
 			}
 		}
 	})
