@@ -204,8 +204,8 @@ func describeNeeded(api huma.API, rt *route, in reflect.Type) {
 	if rt.method != http.MethodGet || path == nil || path.Get == nil {
 		return
 	}
-	for i := range in.NumField() {
-		tag := in.Field(i).Tag
+	for field := range in.Fields() {
+		tag := field.Tag
 		for _, p := range path.Get.Parameters {
 			if p.In == "query" && p.Name == tag.Get("query") && tag.Get("needed") == "true" {
 				p.Required = true

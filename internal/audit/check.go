@@ -105,8 +105,9 @@ func needed(a Action) bool {
 	switch a {
 	case SystemInstalled, KeyIntroduced, KeyAdopted, KeyRetired, GenerationStarted, Erased:
 		return true
+	default:
+		return false
 	}
-	return false
 }
 
 // Columns checks a row of the database, with its personal parts. What is as it was signed, which is nearly every row,

@@ -406,7 +406,7 @@ func TestLessonL8TamperedRowsStopNoCheckpoint(t *testing.T) {
 // TestCheckpointKilledBetweenItsSteps: what a process leaves behind at each step, the next one mends.
 func TestCheckpointKilledBetweenItsSteps(t *testing.T) {
 	each(t, func(t *testing.T, l *lab) {
-		b := l.run(t, 40)
+		l.run(t, 40)
 		for _, tt := range []struct {
 			name string
 			do   []string
@@ -437,7 +437,7 @@ func TestCheckpointKilledBetweenItsSteps(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		b = l.start(t)
+		b := l.start(t)
 		b.change(t, 1)
 		b.sign(t)
 		l.home = home

@@ -56,11 +56,17 @@ func TestVerifyAgainstAnchors(t *testing.T) {
 		}, outcome{}, outcome{}, outcome{}, second, 0, second},
 		{
 			"the tail is cut", func(t testing.TB, l *lab) { l.cut(t, 7) },
-			outcome{4, audit.CutTail, 8}, outcome{4, audit.CutTail, 8}, outcome{}, first, 2, first,
+			outcome{4, audit.CutTail, 8},
+			outcome{4, audit.CutTail, 8},
+			outcome{},
+			first, 2, first,
 		},
 		{
 			"the last row is cut", func(t testing.TB, l *lab) { l.cut(t, 8) },
-			outcome{4, audit.CutTail, 9}, outcome{4, audit.CutTail, 9}, outcome{}, first, 1, first,
+			outcome{4, audit.CutTail, 9},
+			outcome{4, audit.CutTail, 9},
+			outcome{},
+			first, 1, first,
 		},
 		{"it is cut, and what the database knows of it", func(t testing.TB, l *lab) {
 			l.cut(t, 7)
@@ -76,7 +82,10 @@ func TestVerifyAgainstAnchors(t *testing.T) {
 		}, outcome{4, audit.Against, 9}, outcome{4, audit.Against, 9}, outcome{4, audit.Against, 9}, first, 0, 0},
 		{
 			"it is wiped", func(t testing.TB, l *lab) { l.cut(t, 0) },
-			outcome{4, audit.CutTail, 1}, outcome{4, audit.CutTail, 1}, outcome{3, "", 0}, 0, second, 0,
+			outcome{4, audit.CutTail, 1},
+			outcome{4, audit.CutTail, 1},
+			outcome{3, "", 0},
+			0, second, 0,
 		},
 		{"a column is changed", func(t testing.TB, l *lab) {
 			l.unguarded(t)

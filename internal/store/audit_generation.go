@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"maps"
 
 	"github.com/z4j-go/z4j/internal/audit"
 )
@@ -95,6 +96,7 @@ func (s *Store) begins(r *audit.Row, g *Generation) bool {
 				return true
 			}
 		}
+	default: // begins none
 	}
 	return false
 }
@@ -265,9 +267,7 @@ func (n *NewGeneration) entries(h head, g *Generation, held *Hold, void Defused)
 	}
 	if n.Restored != nil {
 		details := map[string]any{"generation": g.ID, "previous": g.Previous, "fork": g.Fork, "defused": defused}
-		for name, v := range n.Restored {
-			details[name] = v
-		}
+		maps.Copy(details, n.Restored)
 		out = append(out, audit.New(audit.Facts{Action: audit.SystemRestored, Actor: actor, Details: details}))
 	}
 	out = append(out, n.extra...)

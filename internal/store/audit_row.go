@@ -110,7 +110,7 @@ func (z orZero) Scan(src any) error {
 		*z.to = 0
 		return nil
 	}
-	if err := (storedNumber{z.to}).Scan(src); err != nil || *z.to != 0 {
+	if err := storedNumber(z).Scan(src); err != nil || *z.to != 0 {
 		return err
 	}
 	*z.to = notSigned

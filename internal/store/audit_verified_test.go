@@ -66,7 +66,7 @@ func TestAuditStateAfter(t *testing.T) {
 		}
 		since := -1
 		if a.BrokenSince != nil {
-			since = int(a.BrokenSince.Hour()) - 12
+			since = a.BrokenSince.Hour() - 12
 		}
 		if diff := cmp.Diff(tt.ok, a.OK()); diff != "" || a.Result() != tt.result || since != tt.since || (a.Broken != nil) != (since >= 0) {
 			t.Errorf("%s: %q, broken since hour %d; want %q, %d; ok (-want +got):\n%s", tt.name, a.Result(), since, tt.result, tt.since, diff)

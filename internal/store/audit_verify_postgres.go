@@ -73,13 +73,13 @@ func columnsPostgres(raw [][]byte) (r audit.Columns, err error) {
 		return r, errors.New("audit_log has another form than it was made with")
 	}
 	r = audit.Columns{
-		Seq: int64(binary.BigEndian.Uint64(raw[0])), ID: raw[1], TS: notSigned, //nolint:gosec // as it was written.
+		Seq: int64(binary.BigEndian.Uint64(raw[0])), ID: raw[1], TS: notSigned,
 		ActorKind: raw[3], ActorID: raw[4], ProjectID: raw[5], ProjectLabel: raw[6], Action: raw[7], TargetType: raw[8], TargetID: raw[9],
 		TargetLabel: raw[10], Outcome: raw[11], Details: raw[12], RequestID: raw[13], KID: raw[14], ActorPersonal: raw[15], TargetPersonal: raw[16],
 		Body: raw[17], PrevRowHMAC: raw[18], RowHMAC: raw[19],
 	}
 	if len(raw[2]) == 8 {
-		r.TS = int64(binary.BigEndian.Uint64(raw[2])) + epoch2000 //nolint:gosec // as it was written; infinity overflows to what was never signed.
+		r.TS = int64(binary.BigEndian.Uint64(raw[2])) + epoch2000 // infinity overflows to what was never signed
 	}
 	return r, nil
 }

@@ -30,37 +30,48 @@ func TestFaultsAtTheBordersOfPages(t *testing.T) {
 			{"nothing", ``, ``, map[audit.Class]int64{}, 0, rows},
 			{
 				"the last row of a page", `UPDATE audit_log SET request_id = request_id || 'x' WHERE seq = 1000`,
-				`UPDATE audit_log SET request_id = substr(request_id, 1, length(request_id) - 1) WHERE seq = 1000`, map[audit.Class]int64{audit.ColumnDiffers: 1}, 1000, rows,
+				`UPDATE audit_log SET request_id = substr(request_id, 1, length(request_id) - 1) WHERE seq = 1000`,
+				map[audit.Class]int64{audit.ColumnDiffers: 1},
+				1000, rows,
 			},
 			{
 				"the first row of a page", `UPDATE audit_log SET request_id = request_id || 'x' WHERE seq IN (1001, 2001)`,
-				`UPDATE audit_log SET request_id = substr(request_id, 1, length(request_id) - 1) WHERE seq IN (1001, 2001)`, map[audit.Class]int64{audit.ColumnDiffers: 2}, 1001, rows,
+				`UPDATE audit_log SET request_id = substr(request_id, 1, length(request_id) - 1) WHERE seq IN (1001, 2001)`,
+				map[audit.Class]int64{audit.ColumnDiffers: 2},
+				1001, rows,
 			},
 			{
 				"the first and the last of all", `UPDATE audit_log SET outcome = 'deny' WHERE seq IN (1, 3300)`,
-				`UPDATE audit_log SET outcome = 'allow' WHERE seq IN (1, 3300)`, map[audit.Class]int64{audit.ColumnDiffers: 2}, 1, rows,
+				`UPDATE audit_log SET outcome = 'allow' WHERE seq IN (1, 3300)`,
+				map[audit.Class]int64{audit.ColumnDiffers: 2},
+				1, rows,
 			},
 			{
 				"the last row of a page is missing", `DELETE FROM audit_log WHERE seq = 1000`, `INSERT INTO audit_log SELECT * FROM before WHERE seq = 1000`,
-				map[audit.Class]int64{audit.MissingInside: 1}, 1000, rows - 1,
+				map[audit.Class]int64{audit.MissingInside: 1},
+				1000, rows - 1,
 			},
 			{
 				"rows across a border are missing", `DELETE FROM audit_log WHERE seq BETWEEN 1999 AND 2001`, `INSERT INTO audit_log SELECT * FROM before WHERE seq BETWEEN 1999 AND 2001`,
-				map[audit.Class]int64{audit.MissingInside: 1, audit.PersonalEdited: 1}, 1999, rows - 3,
+				map[audit.Class]int64{audit.MissingInside: 1, audit.PersonalEdited: 1},
+				1999, rows - 3,
 			},
 			{
 				"a whole page is missing", `DELETE FROM audit_log WHERE seq > 1000 AND seq <= 2000`, `INSERT INTO audit_log SELECT * FROM before WHERE seq > 1000 AND seq <= 2000`,
-				map[audit.Class]int64{audit.MissingInside: 1, audit.PersonalEdited: 100}, 1001, rows - 1000,
+				map[audit.Class]int64{audit.MissingInside: 1, audit.PersonalEdited: 100},
+				1001, rows - 1000,
 			},
 			{
 				"rows change places across a border",
 				`UPDATE audit_log SET seq = -1 WHERE seq = 1000; UPDATE audit_log SET seq = 1000 WHERE seq = 1001; UPDATE audit_log SET seq = 1001 WHERE seq = -1`,
 				`UPDATE audit_log SET seq = -1 WHERE seq = 1000; UPDATE audit_log SET seq = 1000 WHERE seq = 1001; UPDATE audit_log SET seq = 1001 WHERE seq = -1`,
-				map[audit.Class]int64{audit.ColumnDiffers: 2, audit.MissingInside: 3}, 1000, rows,
+				map[audit.Class]int64{audit.ColumnDiffers: 2, audit.MissingInside: 3},
+				1000, rows,
 			},
 			{
 				"parts of a person are missing at borders", `DELETE FROM audit_personal WHERE seq IN (999, 1002, 3300)`, `INSERT INTO audit_personal SELECT * FROM parts WHERE seq IN (999, 1002, 3300)`,
-				map[audit.Class]int64{audit.PersonalMissing: 6}, 999, rows,
+				map[audit.Class]int64{audit.PersonalMissing: 6},
+				999, rows,
 			},
 		} {
 			mustExec(t, db, `CREATE TABLE before AS SELECT * FROM audit_log WHERE seq BETWEEN 999 AND 2002`)
