@@ -121,7 +121,11 @@ M5() {
 
 # M6: the drill, as one command and by hand.
 M6() {
-	[ -e "$work/backups" ] || M4 >/dev/null
+	if [ ! -e "$work/backups" ]; then
+		echo "Correct Horse 9 Battery Staple" >"$work/passphrase"
+		mkdir -p "$work/backups"
+		"$brain" backup --to "$work/backups/" --passphrase-file "$work/passphrase" >/dev/null
+	fi
 	ends 0 "$brain" drill "$work/backups/" --passphrase-file "$work/passphrase"
 	echo "-- by hand: restore, a new brain, audit verify, the agents come, log in, list tasks"
 	into=$(fresh m6)
@@ -129,7 +133,13 @@ M6() {
 	ends 0 other "$work/m6" "$into" "$brain" audit verify --restored
 	before=$(states)
 	stop_brain
-	other "$work/m6" "$into" "$brain" serve >>"$work/brain.log" 2>&1 &
+	(
+		set -a
+		. "$work/home/secret.env"
+		Z4J_HOME=$work/m6 Z4J_DATABASE_URL=$into
+		set +a
+		exec "$brain" serve
+	) >>"$work/brain.log" 2>&1 &
 	brain_pid=$!
 	until_ok 60 "the new brain is ready" curl -fsS "$api/health/ready"
 	log_in
