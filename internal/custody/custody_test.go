@@ -624,3 +624,41 @@ func TestMistypedSecretStartsAndHoldsNothing(t *testing.T) {
 		l.start(t).mustHold(t, "with the right secret", "")
 	})
 }
+
+// TestPruneKeepsWhatWasAbandoned: a prune takes the entry away that names the histories of a lost log, and its own still
+// names them: the home's anchor does not speak against the database again.
+func TestPruneKeepsWhatWasAbandoned(t *testing.T) {
+	each(t, func(t *testing.T, l *lab) {
+		l.run(t, 6)
+		l.cut(t, 0)
+		l.exec(t, `DELETE FROM audit_generations`, `DELETE FROM audit_checkpoints`)
+		b := l.start(t)
+		if _, err := b.Acknowledge(t.Context(), audit.Actor{Kind: audit.CLI, ID: "root"}, "it was me", true); err != nil {
+			t.Fatal(err)
+		}
+		b.change(t, 3)
+		b.sign(t)
+		for range 2 { // the second takes the first one's entry away
+			head, err := b.AuditHead(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			prefix, err := b.VerifyPrefix(t.Context(), head.Seq, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := b.RecordPruned(t.Context(), store.Prune{Prefix: prefix, By: store.By{Actor: audit.Actor{Kind: audit.CLI}}}); err != nil {
+				t.Fatal(err)
+			}
+			p, err := b.NewestPruned(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := b.DeletePruned(t.Context(), p, func(int64) error { return nil }); err != nil {
+				t.Fatal(err)
+			}
+			l.start(t).mustHold(t, "after a prune", "")
+			b.mustProve(t, "after a prune", 0)
+		}
+	})
+}
