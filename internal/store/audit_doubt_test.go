@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/z4j-go/z4j/internal/audit"
+	"github.com/z4j-go/z4j/internal/id"
 	"github.com/z4j-go/z4j/internal/store"
 	"github.com/z4j-go/z4j/internal/store/storetest"
 )
@@ -120,6 +121,55 @@ func TestRollbackIsNoticed(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestUnsignedEntriesHideNothing: whoever can write the tables puts unsigned entries behind the ones that count, as many as
+// he likes: the hold stands, and the log begins where it did.
+func TestUnsignedEntriesHideNothing(t *testing.T) {
+	storetest.EachURL(t, func(t *testing.T, url string) {
+		s := storetest.Open(t, url)
+		mustRecord(t, s, 5)
+		prefix, err := s.VerifyPrefix(t.Context(), 4, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := s.RecordPruned(t.Context(), store.Prune{Prefix: prefix, By: store.By{Actor: audit.Actor{Kind: audit.CLI}}}); err != nil {
+			t.Fatal(err)
+		}
+		p, err := s.NewestPruned(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := s.DeletePruned(t.Context(), p, func(int64) error { return nil }); err != nil {
+			t.Fatal(err)
+		}
+		if err := s.PutHold(t.Context(), store.Doubt{Cause: "rolled_back", Reason: "a test", Fork: 4}); err != nil {
+			t.Fatal(err)
+		}
+		generation, err := s.Generation(t.Context())
+		if err != nil || generation == "" {
+			t.Fatalf("generation %q, %v; want the first", generation, err)
+		}
+		db := attack(t, url)
+		columns := `ts, actor_kind, target_type, outcome, details, kid, body, prev_row_hmac`
+		for i, action := range []audit.Action{audit.HistoryInDoubt, audit.GenerationStarted, audit.Pruned, audit.PruneCompleted} {
+			for n := range 12 {
+				seq := 1000 + 100*i + n
+				mustExec(t, db, fmt.Sprintf(`INSERT INTO audit_log (seq, id, action, row_hmac, %s) SELECT %d, '%s', '%s', '%064x', %s FROM audit_log WHERE seq = 5`,
+					columns, seq, id.Random(), action, seq, columns))
+			}
+		}
+		mustExec(t, db, `DELETE FROM audit_hold`)
+		mustBeHeld(t, s, "its row is gone, and unsigned entries stand behind its entry")
+		mustBeHeld(t, storetest.Open(t, url), "after a restart")
+		again, err := s.NewestPruned(t.Context())
+		if err != nil || again.Seq != p.Seq || again.Through != 4 || again.Completed {
+			t.Errorf("pruned: entry %d, to %d, completed %t, %v; want entry %d, to 4, not completed", again.Seq, again.Through, again.Completed, err, p.Seq)
+		}
+		if g, err := s.Generation(t.Context()); err != nil || g != generation {
+			t.Errorf("generation %q, %v; want %q, which the prune names", g, err, generation)
+		}
+	})
 }
 
 // change is an entry that waits while the history is in doubt.
@@ -245,7 +295,7 @@ func TestLessonL15AcknowledgingEndsSessions(t *testing.T) {
 			t.Fatal(err)
 		}
 		now := store.TimeOf(time.Now())
-		if _, err := s.Lease(t.Context(), "l", "me", now, store.TimeOf(now.Add(time.Hour))); err != nil {
+		if _, err := s.Lease(t.Context(), "backup", "me", now, store.TimeOf(now.Add(time.Hour))); err != nil {
 			t.Fatal(err)
 		}
 		for _, defuse := range []bool{false, true} {
@@ -255,12 +305,12 @@ func TestLessonL15AcknowledgingEndsSessions(t *testing.T) {
 			if open, err := s.SetupOpen(t.Context(), now); err != nil || open == defuse {
 				t.Errorf("defused %t: the set-up token works: %t, %v", defuse, open, err)
 			}
-			if free, err := s.Lease(t.Context(), "l", "you", now, store.TimeOf(now.Add(time.Hour))); err != nil || free != defuse {
-				t.Errorf("defused %t: the lease is free: %t, %v", defuse, free, err)
+			if free, err := s.Lease(t.Context(), "backup", "you", now, store.TimeOf(now.Add(time.Hour))); err != nil || free {
+				t.Errorf("defused %t: the lease of a live brain's backup is free: %t, %v; want it held", defuse, free, err)
 			}
 		}
 		found := log(t, s, store.AuditFilter{Action: string(audit.RollbackAccepted)})
-		if len(found) != 2 || !strings.Contains(string(found[0].Details), `"defused":{"leases":1,"sessions":0,"setup_tokens":1}`) || strings.Contains(string(found[1].Details), "leases") {
+		if len(found) != 2 || !strings.Contains(string(found[0].Details), `"defused":{"leases":0,"sessions":0,"setup_tokens":1}`) || strings.Contains(string(found[1].Details), "leases") {
 			t.Errorf("recorded: %+v, want what was made void, once", found)
 		}
 	})

@@ -63,7 +63,8 @@ func (s *Store) prunedGeneration(ctx context.Context, q querier, g *Generation) 
 	if err != nil || g.Started > b.Through {
 		return audit.Row{}, err
 	}
-	return noneIsZero(s.auditRow(ctx, q, `WHERE action{C} = $1 ORDER BY seq DESC LIMIT 1`, string(audit.Pruned)))
+	row, err := s.newestProved(ctx, q, audit.Pruned)
+	return row, wrap("read the entry of a pruned generation", err)
 }
 
 // begins reports whether r is a proved entry that names g, and puts what it says into g.
@@ -186,7 +187,7 @@ func (s *Store) StartGeneration(ctx context.Context, n NewGeneration) (generatio
 	a := appending{key: s.chain.signer(), doubted: true, anew: true}
 	a.before = func(tx *Tx) error {
 		if n.Defuse {
-			if void, err = tx.defuse(ctx); err != nil {
+			if void, err = tx.defuse(ctx, n.Restored != nil); err != nil {
 				return err
 			}
 		}
@@ -305,17 +306,22 @@ type Defused struct {
 }
 
 // defuse makes void what an older state of the database would bring back to life: sessions that were ended since, tokens
-// to set up the brain, and leases of brains that are gone.
-func (tx *Tx) defuse(ctx context.Context) (d Defused, err error) {
-	for _, part := range []struct {
+// to set up the brain, and, in a database that was restored by us, leases of brains that are gone. Where brains may be at
+// work their leases stay: one holds a backup together, or deletes what is old.
+func (tx *Tx) defuse(ctx context.Context, restored bool) (d Defused, err error) {
+	type part struct {
 		n    *int64
 		text string
 		args []any
-	}{
+	}
+	parts := []part{
 		{&d.Sessions, `UPDATE sessions SET revoked_at = $1, revocation_reason = 'restored' WHERE revoked_at IS NULL`, []any{tx.now}},
 		{&d.SetupTokens, `DELETE FROM first_boot_tokens`, nil},
-		{&d.Leases, `DELETE FROM leases`, nil},
-	} {
+	}
+	if restored {
+		parts = append(parts, part{&d.Leases, `DELETE FROM leases`, nil})
+	}
+	for _, part := range parts {
 		res, err := tx.ExecContext(ctx, part.text, part.args...)
 		if err != nil {
 			return d, wrap("defuse", err)

@@ -1,12 +1,10 @@
 package store
 
 import (
-	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"slices"
 
 	"github.com/z4j-go/z4j/internal/audit"
 )
@@ -58,33 +56,22 @@ func (s *Store) hold(ctx context.Context, q querier) (*Hold, error) {
 	return s.doubted(ctx, q)
 }
 
-const (
-	newestOfAction = `WHERE action{C} = $1 ORDER BY seq DESC LIMIT $2`
-	spanOfAction   = `WHERE action{C} = $1 AND seq > $2 AND seq <= $3 ORDER BY seq LIMIT $4`
-)
-
 // doubted returns the hold that the chain tells of: its newest proved entry about doubt is one that begins it.
 func (s *Store) doubted(ctx context.Context, q querier) (*Hold, error) {
-	var rows []audit.Row
+	var newest audit.Row
 	for _, action := range []audit.Action{audit.HistoryInDoubt, audit.GenerationStarted, audit.SystemRestored} {
-		some, err := s.auditRows(ctx, q, newestOfAction, string(action), 4) // of all three at once a database might look through the whole log
+		r, err := s.newestProved(ctx, q, action) // of all three at once a database might look through the whole log
 		if err != nil {
 			return nil, wrap("read the entries about doubt", err)
 		}
-		rows = append(rows, some...)
-	}
-	slices.SortFunc(rows, func(a, b audit.Row) int { return cmp.Compare(b.Seq, a.Seq) })
-	for i := range rows {
-		body, ok := s.proved(&rows[i])
-		switch {
-		case !ok:
-		case body.Action != string(audit.HistoryInDoubt):
-			return nil, nil //nolint:nilnil // no hold is no error.
-		default:
-			return holdOf(&rows[i]), nil
+		if r.Seq > newest.Seq {
+			newest = r
 		}
 	}
-	return nil, nil //nolint:nilnil // as above.
+	if newest.Action != string(audit.HistoryInDoubt) {
+		return nil, nil //nolint:nilnil // no hold is no error.
+	}
+	return holdOf(&newest), nil
 }
 
 // holdOf reads the hold from the entry that began it.

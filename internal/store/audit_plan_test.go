@@ -38,7 +38,7 @@ func TestLessonA9AppendingCostsTheSameAtAnySize(t *testing.T) {
 			{"of a rare actor", "audit_log_actor", `SELECT seq FROM audit_log WHERE actor_id = $1 AND seq < $2 ORDER BY seq DESC LIMIT 51`, []any{"u9", 500}},
 			{"between which numbers a time lies", "audit_log_ts", `SELECT min(seq + 0) FROM audit_log WHERE ts >= $1 AND ts < $2`, []any{first, first}},
 			{"about keys", "audit_log_action", `SELECT seq FROM audit_log WHERE action{C} IN ($1, $2) ORDER BY seq`, []any{"system.installed", "audit.key_introduced"}},
-			{"of doubt, of which there is none", "audit_log_action", `SELECT seq FROM audit_log ` + store.NewestOfAction, []any{"audit.history_in_doubt", 4}},
+			{"of doubt, of which there is none", "audit_log_action", `SELECT seq FROM audit_log ` + store.NewestOfAction, []any{"audit.history_in_doubt", 1 << 50, 4}},
 			{"for anchors, behind a number", "audit_log_action", `SELECT seq FROM audit_log ` + store.SpanOfAction, []any{"agent.token.revoked", 10, 2000, 1000}},
 			{"a page of a verification", row, `SELECT seq FROM audit_log WHERE seq > $1 ORDER BY seq LIMIT 1000`, []any{500}},
 		} {

@@ -33,28 +33,23 @@ func (p *Pruned) Archive() (audit.Archive, bool) {
 
 // NewestPruned returns what was pruned so far, and where the log begins.
 func (s *Store) NewestPruned(ctx context.Context) (p Pruned, err error) {
-	rows, err := s.auditRows(ctx, s.read, `WHERE action{C} = $1 ORDER BY seq DESC LIMIT 8`, string(audit.Pruned))
+	r, b, err := s.boundaryEntry(ctx, s.read)
 	if err != nil {
-		return p, wrap("read prune boundary", err)
+		return p, err
 	}
-	for i := range rows {
-		b, ok := audit.ReadBoundary(&rows[i], s.chain.given())
-		if !ok {
-			continue
-		}
+	if r.Seq > 0 {
 		var d struct {
 			Archives []audit.Archive `json:"archives"`
 		}
-		if err := json.Unmarshal([]byte(rows[i].Details.S), &d); err != nil {
-			return p, fmt.Errorf("read the archives of entry %d: %w", rows[i].Seq, err)
+		if err := json.Unmarshal([]byte(r.Details.S), &d); err != nil {
+			return p, fmt.Errorf("read the archives of entry %d: %w", r.Seq, err)
 		}
-		p = Pruned{Boundary: b, Seq: rows[i].Seq, Archives: d.Archives}
-		break
+		p = Pruned{Boundary: b, Seq: r.Seq, Archives: d.Archives}
 	}
 	if p.Lowest, err = s.lowestAudit(ctx); err != nil || p.Seq == 0 {
 		return p, err
 	}
-	done, err := noneIsZero(s.auditRow(ctx, s.read, `WHERE action{C} = $1 ORDER BY seq DESC LIMIT 1`, string(audit.PruneCompleted)))
+	done, err := s.newestProved(ctx, s.read, audit.PruneCompleted)
 	p.Completed = done.Seq > p.Seq
 	return p, wrap("read the end of the prune", err)
 }

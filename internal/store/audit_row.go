@@ -119,30 +119,60 @@ func (z orZero) Scan(src any) error {
 
 // boundary returns what the newest audit.pruned says that our keys prove; the zero Boundary if there is none.
 func (s *Store) boundary(ctx context.Context, q querier) (audit.Boundary, error) {
-	rows, err := s.auditRows(ctx, q, `WHERE action{C} = $1 ORDER BY seq DESC LIMIT 8`, string(audit.Pruned))
-	if err != nil {
-		return audit.Boundary{}, wrap("read prune boundary", err)
-	}
-	for i := range rows {
-		if b, ok := audit.ReadBoundary(&rows[i], s.chain.given()); ok {
-			return b, nil
-		}
-	}
-	return audit.Boundary{}, nil
+	_, b, err := s.boundaryEntry(ctx, q)
+	return b, err
+}
+
+// boundaryEntry also returns the audit.pruned that says so.
+func (s *Store) boundaryEntry(ctx context.Context, q querier) (r audit.Row, b audit.Boundary, err error) {
+	r, err = s.newest(ctx, q, audit.Pruned, func(r *audit.Row) (ok bool) {
+		b, ok = audit.ReadBoundary(r, s.chain.given())
+		return ok
+	})
+	return r, b, wrap("read prune boundary", err)
 }
 
 // claimedBoundary is what the newest audit.pruned says whose key was not given; Through is 0 if there is none.
 func (s *Store) claimedBoundary(ctx context.Context, q querier) (audit.Boundary, error) {
-	rows, err := s.auditRows(ctx, q, `WHERE action{C} = $1 ORDER BY seq DESC LIMIT 8`, string(audit.Pruned))
-	if err != nil {
-		return audit.Boundary{}, wrap("read prune boundary", err)
-	}
-	for i := range rows {
-		if b, ok := audit.ClaimedBoundary(&rows[i], s.chain.given()); ok {
-			return b, nil
+	var b audit.Boundary
+	_, err := s.newest(ctx, q, audit.Pruned, func(r *audit.Row) (ok bool) {
+		b, ok = audit.ClaimedBoundary(r, s.chain.given())
+		return ok
+	})
+	return b, wrap("read prune boundary", err)
+}
+
+const (
+	newestOfAction = `WHERE action{C} = $1 AND seq < $2 ORDER BY seq DESC LIMIT $3`
+	spanOfAction   = `WHERE action{C} = $1 AND seq > $2 AND seq <= $3 ORDER BY seq LIMIT $4`
+)
+
+// newestPage is how many entries are read at once to find the newest that counts: mostly it is the first.
+const newestPage = 8
+
+// newest returns the newest entry of an action that accept takes; the zero Row if there is none. It looks through all of
+// them: whoever can write the table could otherwise hide the one that counts behind some that don't.
+func (s *Store) newest(ctx context.Context, q querier, action audit.Action, accept func(*audit.Row) bool) (audit.Row, error) {
+	for before, limit := int64(math.MaxInt64), newestPage; ; limit = 1000 {
+		rows, err := s.auditRows(ctx, q, newestOfAction, string(action), before, limit)
+		if err != nil {
+			return audit.Row{}, err
+		}
+		for i := range rows {
+			if accept(&rows[i]) {
+				return rows[i], nil
+			}
+			before = rows[i].Seq
+		}
+		if len(rows) < limit {
+			return audit.Row{}, nil
 		}
 	}
-	return audit.Boundary{}, nil
+}
+
+// newestProved is newest of what one of the keys at hand signed.
+func (s *Store) newestProved(ctx context.Context, q querier, action audit.Action) (audit.Row, error) {
+	return s.newest(ctx, q, action, func(r *audit.Row) bool { _, ok := s.proved(r); return ok })
 }
 
 func (c *chain) given() []audit.Key {
