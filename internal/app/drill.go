@@ -147,14 +147,7 @@ func (d *drill) find(ctx context.Context) (note string, err error) {
 	if d.Name != "" {
 		return d.Name, nil
 	}
-	list, err := backup.List(ctx, d.From, d.Live, d.Now())
-	if err != nil {
-		return "", err
-	}
-	e, err := backup.Newest(list)
-	if errors.Is(err, store.ErrNotFound) {
-		return "", fmt.Errorf("there is no backup in %s: make one with `z4j-brain backup`", d.From)
-	}
+	e, err := backup.Newest(ctx, d.From, d.Live, d.Now())
 	d.Name, d.report.File = e.Name, e.Name
 	return e.Name, err
 }

@@ -10,6 +10,7 @@ import (
 
 	"github.com/z4j-go/z4j/internal/audit"
 	"github.com/z4j-go/z4j/internal/store"
+	"github.com/z4j-go/z4j/internal/target"
 )
 
 // Plan is what a brain does about backups.
@@ -55,7 +56,7 @@ type Standing struct {
 	Keep        string      `json:"keep"`
 	Next        *store.Time `json:"next_at" doc:"when the next backup is due"`
 	Running     *Running    `json:"running" doc:"what this brain makes now"`
-	LastSuccess *Record     `json:"last_success"`
+	LastSuccess *Record     `json:"last_success" doc:"the newest that was verified, is complete and lies in the target"`
 	LastFailure *Record     `json:"last_failure" doc:"if it is newer than the last success"`
 	AgeSeconds  *int64      `json:"age_seconds" doc:"since the moment that the newest good backup is of"`
 	RPOSeconds  int64       `json:"rpo_seconds"`
@@ -107,8 +108,13 @@ func (b *Brain) Tick(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if s.LastSuccess != nil && !s.LastSuccess.Started.Before(due) {
+	// One that holds what is wrong in the database is none that counts, and another one would be no better.
+	made, err := newestMade(ctx, b.p.Store, func(r *Record) bool { return b.counts(r) || b.own(r) && r.Reason != "" })
+	switch {
+	case err == nil && !made.Started.Before(due):
 		return nil
+	case err != nil && !errors.Is(err, store.ErrNotFound):
+		return err
 	}
 	if s.LastFailure != nil && now.Sub(s.LastFailure.At.Time) < retryAfter {
 		return nil
@@ -198,6 +204,12 @@ func (b *Brain) progress(phase string, done, _ int64) {
 	}
 }
 
+// own reports whether a backup lies where the brain's are kept.
+func (b *Brain) own(r *Record) bool { return r.Target == target.NameOf(b.p.Place) }
+
+// counts reports whether a backup is one to rely on: verified, complete, and where the brain's are kept.
+func (b *Brain) counts(r *Record) bool { return b.own(r) && r.good() }
+
 // Status says how things stand, by the audit log.
 func (b *Brain) Status(ctx context.Context) (Standing, error) {
 	now := b.p.Now()
@@ -212,7 +224,7 @@ func (b *Brain) Status(ctx context.Context) (Standing, error) {
 		s.Running = &running
 	}
 	b.mu.Unlock()
-	ok, err := Last(ctx, b.p.Store, audit.BackupCompleted)
+	ok, err := newestMade(ctx, b.p.Store, b.counts)
 	switch {
 	case err == nil:
 		s.LastSuccess = &ok

@@ -239,7 +239,7 @@ func (b *Brain) TickDrill(ctx context.Context) error {
 	last, err := LastDrill(ctx, b.p.Store, false)
 	switch {
 	case errors.Is(err, store.ErrNotFound):
-		if _, err := Last(ctx, b.p.Store, audit.BackupCompleted); err != nil {
+		if _, err := newestMade(ctx, b.p.Store, b.counts); err != nil {
 			return unlessNone(err)
 		}
 	case err != nil:

@@ -29,8 +29,12 @@ type Record struct {
 	RowHMAC   string     `json:"head_row_hmac"`
 	Encrypted bool       `json:"encrypted"`
 	Verified  bool       `json:"verified"`
-	Reason    string     `json:"reason"` // why it failed
+	Without   []string   `json:"without" doc:"tables whose rows were left out"`
+	Reason    string     `json:"reason" doc:"why it failed, or why what it holds is not right"`
 }
+
+// good reports whether r is of a backup that was verified and holds everything.
+func (r *Record) good() bool { return r.OK && r.Verified && len(r.Without) == 0 }
 
 // details are those of the entries.
 type details struct {
@@ -47,6 +51,7 @@ type details struct {
 	RowHMAC   string     `json:"head_row_hmac"`
 	Encrypted bool       `json:"encrypted"`
 	Verified  bool       `json:"verified"`
+	Without   []string   `json:"without"`
 	Reason    string     `json:"reason"`
 }
 
@@ -76,7 +81,7 @@ func recordOf(e *store.AuditEntry) Record {
 	return Record{
 		Seq: e.Seq, At: e.TS, Actor: e.ActorKind, OK: e.Action == string(audit.BackupCompleted), ID: d.Backup, Target: d.Target, File: d.File,
 		SHA256: d.SHA256, Bytes: d.Bytes, Rows: d.Rows, Snapshot: d.Snapshot, Started: d.Started, Finished: d.Finished, HeadSeq: d.HeadSeq,
-		RowHMAC: d.RowHMAC, Encrypted: d.Encrypted, Verified: d.Verified, Reason: d.Reason,
+		RowHMAC: d.RowHMAC, Encrypted: d.Encrypted, Verified: d.Verified, Without: append([]string{}, d.Without...), Reason: d.Reason,
 	}
 }
 
@@ -90,6 +95,27 @@ func Last(ctx context.Context, s *store.Store, action audit.Action) (Record, err
 		return Record{}, err
 	}
 	return list[0], nil
+}
+
+// newestMade gives the newest record of a backup made that is accepted; store.ErrNotFound if there is none.
+func newestMade(ctx context.Context, s *store.Store, accept func(*Record) bool) (Record, error) {
+	f := store.AuditFilter{Action: string(audit.BackupCompleted), Page: store.Page{Limit: 20}}
+	for read := 0; read < historyDepth; {
+		page, err := s.AuditLog(ctx, f)
+		if err != nil {
+			return Record{}, fmt.Errorf("read the history of backups: %w", err)
+		}
+		for i := range page.Items {
+			if r := recordOf(&page.Items[i]); accept(&r) {
+				return r, nil
+			}
+		}
+		if page.Next == nil {
+			break
+		}
+		read, f.Cursor, f.Limit = read+len(page.Items), *page.Next, store.MaxPage
+	}
+	return Record{}, store.ErrNotFound
 }
 
 // historyDepth bounds how far back list and prune compare files with the audit log.

@@ -115,14 +115,57 @@ func put(ctx context.Context, in target.Target, name string) error {
 	return errors.Join(w.Commit(), w.Close())
 }
 
-// Newest gives the newest archive of a target that is what the audit log says, or of which that says nothing.
-func Newest(list []Entry) (Entry, error) {
-	for _, e := range slices.Backward(list) {
-		if e.State != StateDiffers {
-			return e, nil
+// good reports whether the audit log says that the archive is complete and was verified.
+func (e *Entry) good() bool { return e.State == StateRecorded && e.Record.good() }
+
+// ErrNoBackup says that of the archives in a target none can be meant by the newest.
+var ErrNoBackup = errors.New("there is no backup that can be meant")
+
+// Newest gives the newest archive of a target: of those that the audit log of s knows as complete and verified, and that
+// are of its installation. If s is nil, nobody can be asked: it is the newest of all, which have to be of one installation.
+func Newest(ctx context.Context, in target.Target, s *store.Store, now time.Time) (Entry, error) {
+	list, err := List(ctx, in, s, now)
+	if err != nil {
+		return Entry{}, err
+	}
+	if s == nil {
+		return newestUnasked(in, list)
+	}
+	instance, err := s.Instance(ctx)
+	if err != nil {
+		return Entry{}, err
+	}
+	own := 0
+	for i := range slices.Backward(list) {
+		if list[i].Instance != shortInstance(instance) {
+			continue
+		}
+		if list[i].good() {
+			return list[i], nil
+		}
+		own++
+	}
+	switch {
+	case own > 0:
+		return Entry{}, fmt.Errorf("%w: of the %d backups of this installation in %s the audit log says of none that it is complete and was verified: name the one that you mean",
+			ErrNoBackup, own, in)
+	case len(list) > 0:
+		return Entry{}, fmt.Errorf("%w: the %d backups in %s are of other installations: name the one that you mean", ErrNoBackup, len(list), in)
+	}
+	return Entry{}, fmt.Errorf("%w: %s has none: make one with `z4j-brain backup`", ErrNoBackup, in)
+}
+
+func newestUnasked(in target.Target, list []Entry) (Entry, error) {
+	if len(list) == 0 {
+		return Entry{}, fmt.Errorf("%w: %s has none", ErrNoBackup, in)
+	}
+	last := list[len(list)-1]
+	for i := range list {
+		if list[i].Instance != last.Instance {
+			return Entry{}, fmt.Errorf("%w: %s has backups of several installations (%s, %s): name the one that you mean", ErrNoBackup, in, list[i].Instance, last.Instance)
 		}
 	}
-	return Entry{}, store.ErrNotFound
+	return last, nil
 }
 
 // Pruned is what a prune did, or would do.
@@ -132,8 +175,9 @@ type Pruned struct {
 	Entries []Entry  `json:"backups"`
 }
 
-// Prune removes, of the archives of this database's instance, those that the rules don't keep. What is being read, what is
-// not as it was recorded and what is of others stays. With plan nothing is changed.
+// Prune removes, of the archives of this database's instance, those that the rules don't keep. The rules count those that
+// the audit log knows as complete and verified; another one goes when it is older than all that are kept. What is being
+// read, what is not as it was recorded and what is of others stays. With plan nothing is changed.
 func Prune(ctx context.Context, o Options, keep Keep, plan bool) (Pruned, error) {
 	p := Pruned{Removed: []string{}, Left: []string{}}
 	if !plan {
@@ -152,19 +196,10 @@ func Prune(ctx context.Context, o Options, keep Keep, plan bool) (Pruned, error)
 	if err != nil {
 		return p, err
 	}
-	var mine []int
-	var times []time.Time
+	choose(list, shortInstance(instance), keep)
 	for i := range list {
-		list[i].Kept = true
-		if list[i].Instance == shortInstance(instance) && list[i].State != StateDiffers {
-			mine, times = append(mine, i), append(times, list[i].At)
-		}
-	}
-	for i, kept := range keep.Choose(times) {
-		e := &list[mine[i]]
-		e.Kept = kept
-		switch {
-		case kept:
+		switch e := &list[i]; {
+		case e.Kept:
 		case e.Reading:
 			p.Left = append(p.Left, e.Name)
 		default:
@@ -176,6 +211,30 @@ func Prune(ctx context.Context, o Options, keep Keep, plan bool) (Pruned, error)
 		return p, nil
 	}
 	return p, o.prune(ctx, &p, keep)
+}
+
+// choose sets what is kept of a list.
+func choose(list []Entry, instance string, keep Keep) {
+	var good []int
+	var times []time.Time
+	for i := range list {
+		list[i].Kept = true
+		if list[i].Instance == instance && list[i].good() {
+			good, times = append(good, i), append(times, list[i].At)
+		}
+	}
+	var oldest time.Time // that is kept
+	for i, kept := range keep.Choose(times) {
+		list[good[i]].Kept = kept
+		if kept && (oldest.IsZero() || times[i].Before(oldest)) {
+			oldest = times[i]
+		}
+	}
+	for i := range list {
+		if e := &list[i]; e.Instance == instance && e.State != StateDiffers && !e.good() {
+			e.Kept = !e.At.Before(oldest)
+		}
+	}
 }
 
 // prune records first what goes: a file that is gone without an entry would be a riddle, an entry too much is none.

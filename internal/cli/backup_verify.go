@@ -107,14 +107,7 @@ func splitArchive(location string) (place, name string) {
 }
 
 func newestIn(ctx context.Context, in target.Target, s *store.Store) (string, error) {
-	list, err := backup.List(ctx, in, s, time.Now())
-	if err != nil {
-		return "", err
-	}
-	e, err := backup.Newest(list)
-	if errors.Is(err, store.ErrNotFound) {
-		return "", fmt.Errorf("there is no backup in %s", in)
-	}
+	e, err := backup.Newest(ctx, in, s, time.Now())
 	return e.Name, err
 }
 
@@ -192,7 +185,8 @@ type backupPruneCmd struct {
 
 // Help is shown by `backup prune --help`.
 func (backupPruneCmd) Help() string {
-	return `Keeps the newest backup of each of the last so many days, weeks, months; the newest of all always stays. What is being read, what is
+	return `Keeps the newest backup of each of the last so many days, weeks, months; the newest of all always stays. Only those count that
+the audit log knows as complete and verified; another one goes when it is older than all that are kept. What is being read, what is
 not as it was recorded, backups of other installations and other files are left alone. The removal is recorded.
 
 Exit codes: 0 done; 1 could not; 2 wrong arguments or settings; 5 another backup or prune is under way.`

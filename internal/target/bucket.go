@@ -81,7 +81,7 @@ func newClient(o S3) (*minio.Client, error) {
 	return minio.New(endpoint, &minio.Options{Creds: creds, Secure: secure, Region: o.Region, BucketLookup: lookup, Transport: transport, MaxRetries: retries})
 }
 
-func (b *bucket) String() string { return strings.TrimSuffix("s3://"+b.name+"/"+b.prefix, "/") }
+func (b *bucket) String() string { return bucketName(b.name, b.prefix) }
 
 // failed says what was being done, and what an S3 server's code means for us.
 func (b *bucket) failed(doing string, err error) error {

@@ -11,6 +11,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"path"
+	"path/filepath"
 	"strings"
 	"time"
 )
@@ -97,6 +98,20 @@ func Open(ctx context.Context, location string, o Options) (Target, error) {
 	}
 	return nil, fmt.Errorf("%s:// is no place for files: give a directory or s3://bucket/prefix", scheme)
 }
+
+// NameOf is what the Target of a location calls itself.
+func NameOf(location string) string {
+	if rest, is := strings.CutPrefix(location, "s3://"); is {
+		name, prefix, _ := strings.Cut(rest, "/")
+		return bucketName(name, strings.Trim(prefix, "/"))
+	}
+	if dir, err := filepath.Abs(location); err == nil {
+		return dir
+	}
+	return location
+}
+
+func bucketName(name, prefix string) string { return strings.TrimSuffix("s3://"+name+"/"+prefix, "/") }
 
 // longestName is what a name may have in bytes: a directory's entry ends at 255, and temporary ones are longer than theirs.
 const longestName = 200
