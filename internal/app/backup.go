@@ -73,7 +73,7 @@ func BackupOptions(c *config.Config) (o backup.Options, err error) {
 		return o, err
 	}
 	if o.Recipients, err = Recipients(c.Backup.Recipients); err != nil {
-		return o, fmt.Errorf("Z4J_BACKUP_RECIPIENTS: %w", err) //nolint:staticcheck // the name of a setting.
+		return o, fmt.Errorf("Z4J_BACKUP_RECIPIENTS: %w", err)
 	}
 	o.Passphrase = string(c.Backup.Passphrase.Reveal())
 	if o.Passphrase != "" && len(o.Recipients) > 0 {

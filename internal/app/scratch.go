@@ -58,7 +58,7 @@ func lockedDir(parent string) (path string, unlock func() error, err error) {
 	if path, err = os.MkdirTemp(parent, scratchPattern); err != nil {
 		return "", nil, err
 	}
-	f, err := os.OpenFile(filepath.Join(path, scratchLock), os.O_CREATE|os.O_RDWR, 0o600)
+	f, err := os.OpenFile(filepath.Join(path, scratchLock), os.O_CREATE|os.O_RDWR, 0o600) //nolint:gosec // a directory that was just made.
 	if err != nil {
 		return "", nil, errors.Join(err, os.RemoveAll(path))
 	}
@@ -83,7 +83,7 @@ func sweepScratches(parent string, now time.Time) {
 		if st, ok := info.Sys().(*syscall.Stat_t); !ok || int(st.Uid) != os.Geteuid() {
 			continue
 		}
-		f, err := os.OpenFile(filepath.Join(path, scratchLock), os.O_RDWR, 0)
+		f, err := os.OpenFile(filepath.Join(path, scratchLock), os.O_RDWR|syscall.O_NOFOLLOW, 0) //nolint:gosec // of this account, as was just seen.
 		switch {
 		case errors.Is(err, fs.ErrNotExist):
 			if now.Sub(info.ModTime()) > scratchYoung {
