@@ -198,7 +198,7 @@ func TestDeadClientOfAnExportIsCutOff(t *testing.T) {
 			defer func() { ended <- struct{}{} }()
 			b.http.ServeHTTP(w, r)
 		}))
-		server.Config.ReadTimeout, server.Config.WriteTimeout = 200*time.Millisecond, 200*time.Millisecond
+		server.Config.ReadTimeout, server.Config.WriteTimeout = 3*time.Second, 3*time.Second // longer than a busy machine lets a reader wait
 		server.Config.ConnState = func(c net.Conn, _ http.ConnState) {
 			if tcp, ok := c.(*net.TCPConn); ok {
 				_ = tcp.SetWriteBuffer(32 << 10)
