@@ -70,7 +70,7 @@ image: build ## check what the Dockerfile builds, without a container engine
 fuzz: ## every fuzz target for FUZZTIME each
 	sh scripts/fuzz.sh $(FUZZTIME)
 
-nightly: test-postgres bench conformance ## what is too long for CI
+nightly: test-postgres bench conformance recipes ## what is too long for CI
 	Z4J_NIGHTLY=1 $(GO) test -count=1 -timeout 60m ./internal/store ./internal/backup ./internal/custody ./internal/prune
 	sh scripts/fuzz.sh 2m
 
