@@ -226,8 +226,8 @@ func (w *verification) walk(ctx context.Context) error {
 		ended <- w.deal(ctx, work, order)
 	})
 	for range w.workers {
+		c := w.v.Checker() // before the walk begins to change what it reads
 		wg.Go(func() {
-			c := w.v.Checker()
 			for p := range work {
 				select {
 				case p.rows = <-spare:
