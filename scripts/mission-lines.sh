@@ -2,15 +2,19 @@
 # worker connected. $brain is the program, $work a directory, $api the running brain.
 # shellcheck shell=sh disable=SC2154,SC2034
 
-# other HOME URL COMMAND…: a command of a brain at another home, with the secrets of this one.
+# as_other HOME URL: turns this shell into one of a brain at another home, with the secrets of this one.
+as_other() {
+	set -a
+	. "$work/home/secret.env"
+	Z4J_HOME=$1 Z4J_DATABASE_URL=$2
+	set +a
+}
+
+# other HOME URL COMMAND…: a command of such a brain.
 other() {
-	other_home=$1 other_url=$2
-	shift 2
 	(
-		set -a
-		. "$work/home/secret.env"
-		Z4J_HOME=$other_home Z4J_DATABASE_URL=$other_url
-		set +a
+		as_other "$1" "$2"
+		shift 2
 		exec "$@"
 	)
 }
@@ -23,9 +27,6 @@ fresh() {
 		echo "$Z4J_DATABASE_URL" | sed "s|/postgres?|/$1?|"
 	fi
 }
-
-# the_other: the kind of database that this walk does not run on.
-the_other() { if [ "$database" = sqlite ]; then echo postgres; else echo sqlite; fi; }
 
 # dumped: everything that the database holds, as text, to look for secrets in.
 dumped() {
@@ -134,10 +135,7 @@ M6() {
 	before=$(states)
 	stop_brain
 	(
-		set -a
-		. "$work/home/secret.env"
-		Z4J_HOME=$work/m6 Z4J_DATABASE_URL=$into
-		set +a
+		as_other "$work/m6" "$into"
 		exec "$brain" serve
 	) >>"$work/brain.log" 2>&1 &
 	brain_pid=$!

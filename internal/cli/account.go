@@ -79,13 +79,18 @@ func byOperator() store.By {
 }
 
 // withStore runs fn with the database of the settings.
-func (c *call) withStore(fn func(context.Context, *config.Config, *store.Store) error) (err error) {
-	ctx := context.Background()
-	cfg, err := c.load(false)
+func (c *call) withStore(fn func(context.Context, *config.Config, *store.Store) error) error {
+	return c.withDatabase(context.Background(), false, false, fn)
+}
+
+// withDatabase runs fn with the database of the settings; quiet keeps back warnings about these, migrate brings its schema up
+// to date.
+func (c *call) withDatabase(ctx context.Context, quiet, migrate bool, fn func(context.Context, *config.Config, *store.Store) error) (err error) {
+	cfg, err := c.load(quiet)
 	if err != nil {
 		return err
 	}
-	s, err := c.openStore(ctx, cfg, false)
+	s, err := c.openStore(ctx, cfg, migrate)
 	if err != nil {
 		return err
 	}

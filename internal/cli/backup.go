@@ -175,19 +175,10 @@ func yes(is bool) string {
 }
 
 // withBackups is withStore for commands that take long: a signal ends them as an error does.
-func (c *call) withBackups(quiet bool, fn func(context.Context, *config.Config, *store.Store) error) (err error) {
+func (c *call) withBackups(quiet bool, fn func(context.Context, *config.Config, *store.Store) error) error {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
-	cfg, err := c.load(quiet)
-	if err != nil {
-		return err
-	}
-	s, err := c.openStore(ctx, cfg, false)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, s.Close()) }()
-	return fn(ctx, cfg, s)
+	return c.withDatabase(ctx, quiet, false, fn)
 }
 
 // backupProgress shows on a terminal how far a backup is.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"text/tabwriter"
 
 	"github.com/z4j-go/z4j/internal/audit"
@@ -41,12 +42,7 @@ type finding struct {
 // Run checks one thing after the other; what needs something that is wrong is not looked at.
 func (k *checkCmd) Run(c *call) error {
 	found := c.check(context.Background())
-	code := 0
-	for _, f := range found {
-		if !f.OK && code == 0 {
-			code = f.code
-		}
-	}
+	code := firstWrong(found)
 	if k.JSON {
 		if err := printJSON(c.stdout, map[string]any{"ok": code == 0, "checks": found}); err != nil {
 			return err
@@ -54,6 +50,24 @@ func (k *checkCmd) Run(c *call) error {
 		return exit(code, nil)
 	}
 	w := tabwriter.NewWriter(c.stdout, 0, 0, 2, ' ', 0)
+	showFindings(w, found)
+	if code == 0 {
+		fmt.Fprintln(w, "all green")
+	}
+	return errors.Join(w.Flush(), quietly(code))
+}
+
+// firstWrong is the exit code of the first finding that is wrong, 0 for none.
+func firstWrong(found []finding) int {
+	for _, f := range found {
+		if !f.OK {
+			return f.code
+		}
+	}
+	return 0
+}
+
+func showFindings(w io.Writer, found []finding) {
 	for _, f := range found {
 		mark := "ok"
 		if !f.OK {
@@ -61,10 +75,6 @@ func (k *checkCmd) Run(c *call) error {
 		}
 		fmt.Fprintf(w, "%s\t%s\t%s\n", f.Check, mark, f.Message)
 	}
-	if code == 0 {
-		fmt.Fprintln(w, "all green")
-	}
-	return errors.Join(w.Flush(), quietly(code))
 }
 
 func quietly(code int) error {

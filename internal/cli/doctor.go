@@ -45,12 +45,7 @@ const (
 func (k *doctorCmd) Run(c *call) error {
 	ctx := context.Background()
 	checks := c.check(ctx)
-	code := 0
-	for _, f := range checks {
-		if !f.OK && code == 0 {
-			code = f.code
-		}
-	}
+	code := firstWrong(checks)
 	found := []advice{}
 	var incomplete error
 	var cost *outlook
@@ -69,13 +64,7 @@ func (k *doctorCmd) Run(c *call) error {
 
 func (c *call) showDoctor(checks []finding, found []advice, cost *outlook, code int) error {
 	w := tabwriter.NewWriter(c.stdout, 0, 0, 2, ' ', 0)
-	for _, f := range checks {
-		mark := "ok"
-		if !f.OK {
-			mark = "WRONG"
-		}
-		fmt.Fprintf(w, "%s\t%s\t%s\n", f.Check, mark, f.Message)
-	}
+	showFindings(w, checks)
 	if err := w.Flush(); err != nil {
 		return err
 	}

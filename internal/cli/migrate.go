@@ -4,6 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+
+	"github.com/z4j-go/z4j/internal/config"
+	"github.com/z4j-go/z4j/internal/store"
 )
 
 type migrateCmd struct {
@@ -21,23 +24,15 @@ Exit codes: 0 up to date, 1 could not, 2 wrong arguments or settings.`
 }
 
 // Run migrates.
-func (migrateUpgradeCmd) Run(c *call) (err error) {
-	ctx := context.Background()
-	cfg, err := c.load(false)
-	if err != nil {
+func (migrateUpgradeCmd) Run(c *call) error {
+	return c.withDatabase(context.Background(), false, true, func(ctx context.Context, _ *config.Config, s *store.Store) error {
+		have, _, err := s.SchemaVersion(ctx)
+		if err != nil {
+			return err
+		}
+		_, err = fmt.Fprintf(c.stdout, "schema %d, up to date\n", have)
 		return err
-	}
-	s, err := c.openStore(ctx, cfg, true)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, s.Close()) }()
-	have, _, err := s.SchemaVersion(ctx)
-	if err != nil {
-		return err
-	}
-	_, err = fmt.Fprintf(c.stdout, "schema %d, up to date\n", have)
-	return err
+	})
 }
 
 type migrateCurrentCmd struct {

@@ -218,20 +218,6 @@ func takeFields(row *store.TaskRow, f *fold.Fields, which fold.FieldSet) {
 	}
 }
 
-// reasons are what the API says of package fold's reasons.
-var reasons = map[fold.Reason]string{
-	fold.ReasonRevoked:     "revoked",
-	fold.ReasonTerminated:  "terminated",
-	fold.ReasonExpired:     "expired",
-	fold.ReasonStopped:     "worker stopped",
-	fold.ReasonRestarted:   "worker restarted",
-	fold.ReasonSilent:      "worker silent",
-	fold.ReasonNotRunning:  "not running",
-	fold.ReasonLaterEnded:  "a later attempt on the same worker ended",
-	fold.ReasonLaterWon:    "a later attempt succeeded",
-	fold.ReasonBeyondBound: "its end is beyond what is kept",
-}
-
 // fill puts the fold's outcome into the task's row.
 func (a *applier) fill(u *update, fresh bool) {
 	t, r := &a.after.Task, &u.row
@@ -249,18 +235,7 @@ func (a *applier) fill(u *update, fresh bool) {
 	if t.RerunAt > r.ID.Micros() {
 		r.ID = id.At(t.RerunAt)
 	}
-	r.LastAt = t.LastAt
-	r.Received, r.Started, r.Finished, r.ETA = t.ReceivedAt, t.StartedAt, t.FinishedAt, t.ETA
-	r.WaitUS, r.RuntimeUS = t.WaitUS, t.RuntimeUS
-	r.State = int16(t.State)
-	switch t.State {
-	case fold.StateFailure, fold.StateRetry, fold.StateRevoked, fold.StateRejected, fold.StateLost:
-		r.Rare = r.State
-	default:
-		r.Rare = 0
-	}
-	r.Deciding, r.Attempts, r.RetryCount, r.Deliveries = t.Deciding, t.Attempts, t.RetryCount, t.Deliveries
-	r.Truncated, r.Worker, r.Reason = t.Truncated, t.Worker, reasons[t.Reason]
+	r.Take(t)
 }
 
 // attempts collects the attempts that differ, and where their payloads go.

@@ -333,17 +333,7 @@ func (m *maker) fill(row *store.TaskRow) {
 	binary.BigEndian.PutUint64(random[2:], m.teller.random.Uint64())
 	random[0], random[1] = random[3], random[4]
 	row.ID = id.With(t.FirstAt, random)
-	row.LastAt = t.LastAt
-	row.Received, row.Started, row.Finished, row.ETA = t.ReceivedAt, t.StartedAt, t.FinishedAt, t.ETA
-	row.WaitUS, row.RuntimeUS = t.WaitUS, t.RuntimeUS
-	row.State = int16(t.State)
-	switch t.State {
-	case fold.StateFailure, fold.StateRetry, fold.StateRevoked, fold.StateRejected, fold.StateLost:
-		row.Rare = row.State
-	default:
-	}
-	row.Deciding, row.Attempts, row.RetryCount, row.Deliveries = t.Deciding, t.Attempts, t.RetryCount, t.Deliveries
-	row.Truncated, row.Worker, row.Reason = t.Truncated, t.Worker, t.Reason.String()
+	row.Take(t)
 }
 
 // count adds the task to the part's rollups.

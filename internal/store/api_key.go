@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"reflect"
 
 	"github.com/z4j-go/z4j/internal/audit"
 	"github.com/z4j-go/z4j/internal/id"
@@ -230,21 +229,12 @@ func (tx *Tx) ownKey(ctx context.Context, owner id.Null, key id.ID) (APIKey, err
 
 // keyChanges says what was changed: each field by its name in the API, with what it was and what it is.
 func keyChanges(was, is *APIKey) map[string]any {
-	changes := map[string]any{}
-	for _, f := range []struct {
-		name     string
-		from, to any
-	}{
+	return changesOf([]change{
 		{"name", was.Name, is.Name},
 		{"scopes", was.Scopes, is.Scopes},
 		{"allowed_cidrs", listOrNil(was.AllowedCIDRs), listOrNil(is.AllowedCIDRs)},
 		{"expires_at", timeOrNil(was.ExpiresAt), timeOrNil(is.ExpiresAt)},
-	} {
-		if !reflect.DeepEqual(f.from, f.to) {
-			changes[f.name] = map[string]any{"old": f.from, "new": f.to}
-		}
-	}
-	return changes
+	})
 }
 
 func timeOrNil(t *Time) any {

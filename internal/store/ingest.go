@@ -6,6 +6,7 @@ import (
 
 	"github.com/jackc/pgx/v5/pgxpool"
 
+	"github.com/z4j-go/z4j/internal/fold"
 	"github.com/z4j-go/z4j/internal/id"
 )
 
@@ -41,6 +42,33 @@ type TaskRow struct {
 	Priority, Parent, Root                     string
 	Args, Kwargs, Tags                         []byte
 	Marks                                      []byte
+}
+
+// reasons are what the API says of package fold's reasons.
+var reasons = map[fold.Reason]string{
+	fold.ReasonRevoked:     "revoked",
+	fold.ReasonTerminated:  "terminated",
+	fold.ReasonExpired:     "expired",
+	fold.ReasonStopped:     "worker stopped",
+	fold.ReasonRestarted:   "worker restarted",
+	fold.ReasonSilent:      "worker silent",
+	fold.ReasonNotRunning:  "not running",
+	fold.ReasonLaterEnded:  "a later attempt on the same worker ended",
+	fold.ReasonLaterWon:    "a later attempt succeeded",
+	fold.ReasonBeyondBound: "its end is beyond what is kept",
+}
+
+// Take puts what the fold says of a task into its row. ID, Created and Updated are the caller's.
+func (r *TaskRow) Take(t *fold.Task) {
+	r.LastAt = t.LastAt
+	r.Received, r.Started, r.Finished, r.ETA = t.ReceivedAt, t.StartedAt, t.FinishedAt, t.ETA
+	r.WaitUS, r.RuntimeUS = t.WaitUS, t.RuntimeUS
+	r.State, r.Rare = int16(t.State), 0
+	if rareState(t.State) {
+		r.Rare = r.State
+	}
+	r.Deciding, r.Attempts, r.RetryCount, r.Deliveries = t.Deciding, t.Attempts, t.RetryCount, t.Deliveries
+	r.Truncated, r.Worker, r.Reason = t.Truncated, t.Worker, reasons[t.Reason]
 }
 
 // AttemptRow is an attempt's row as ingest writes it, in the units of TaskRow; Retries is -1 for unknown.

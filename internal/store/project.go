@@ -161,11 +161,7 @@ func (s *Store) ChangeProject(ctx context.Context, slug string, who Sight, chang
 
 // projectChanges says what an operator changed: each field by its name in the API, with what it was and what it is.
 func projectChanges(was, is *Project) map[string]any {
-	changes := map[string]any{}
-	for _, f := range []struct {
-		name     string
-		from, to any
-	}{
+	return changesOf([]change{
 		{"slug", was.Slug, is.Slug},
 		{"name", was.Name, is.Name},
 		{"description", textOrNil(was.Description), textOrNil(is.Description)},
@@ -176,7 +172,19 @@ func projectChanges(was, is *Project) map[string]any {
 		{"task_retention_days", daysOrNil(was.TaskRetentionDays), daysOrNil(is.TaskRetentionDays)},
 		{"failed_retention_days", daysOrNil(was.FailedRetentionDays), daysOrNil(is.FailedRetentionDays)},
 		{"event_retention_days", daysOrNil(was.EventRetentionDays), daysOrNil(is.EventRetentionDays)},
-	} {
+	})
+}
+
+// change is a field by its name in the API, with what it was and what it is.
+type change struct {
+	name     string
+	from, to any
+}
+
+// changesOf is the detail "changes" of an entry: the fields that differ.
+func changesOf(fields []change) map[string]any {
+	changes := map[string]any{}
+	for _, f := range fields {
 		if !reflect.DeepEqual(f.from, f.to) {
 			changes[f.name] = map[string]any{"old": f.from, "new": f.to}
 		}
