@@ -145,7 +145,7 @@ func (o *Options) encrypts() bool { return o.Passphrase != "" || len(o.Recipient
 
 // run makes and verifies the archive.
 func (o *Options) run(ctx context.Context, r *Result) error {
-	recipients, check, err := o.seals()
+	recipients, check, err := o.seals(ctx)
 	if err != nil {
 		return err
 	}
@@ -179,12 +179,12 @@ func (o *Options) run(ctx context.Context, r *Result) error {
 
 // seals returns to whom the archive is encrypted, and what opens it for the verification: for recipients a key of this
 // process alone, which is forgotten with it.
-func (o *Options) seals() ([]age.Recipient, []age.Identity, error) {
+func (o *Options) seals(ctx context.Context) ([]age.Recipient, []age.Identity, error) {
 	switch {
 	case o.Passphrase != "" && len(o.Recipients) > 0:
 		return nil, nil, errors.New("recipients and a passphrase are given: an archive is encrypted with one of the two")
 	case o.Passphrase != "":
-		to, err := age.NewScryptRecipient(o.Passphrase)
+		to, err := passphraseSealer(ctx, o.Passphrase)
 		if err != nil {
 			return nil, nil, fmt.Errorf("encrypt with the passphrase: %w", err)
 		}

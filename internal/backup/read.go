@@ -55,7 +55,7 @@ func Open(ctx context.Context, from target.Target, name string, o ReadOptions) (
 		return nil, fmt.Errorf("open archive %s: %w", name, err)
 	}
 	a := &Archive{Name: name, Size: file.Size(), file: file, identities: o.Identities}
-	if err := a.open(o); err != nil {
+	if err := a.open(ctx, o); err != nil {
 		return nil, errors.Join(fmt.Errorf("open archive %s in %s: %w", name, from, err), file.Close())
 	}
 	return a, nil
@@ -64,7 +64,7 @@ func Open(ctx context.Context, from target.Target, name string, o ReadOptions) (
 // Close gives up the file.
 func (a *Archive) Close() error { return a.file.Close() }
 
-func (a *Archive) open(o ReadOptions) error {
+func (a *Archive) open(ctx context.Context, o ReadOptions) error {
 	mark := make([]byte, len(sealMark))
 	if _, err := a.file.ReadAt(mark, 0); err != nil && !errors.Is(err, io.EOF) {
 		return err
@@ -75,8 +75,8 @@ func (a *Archive) open(o ReadOptions) error {
 		if len(a.identities) == 0 {
 			return fmt.Errorf("%w: give --identity or --passphrase-file", ErrNoIdentity)
 		}
-		if err := a.unseal(); err != nil {
-			return sealError(err)
+		if err := a.unseal(ctx); err != nil {
+			return err
 		}
 		plain, size, err := age.DecryptReaderAt(a.plain, a.Size, a.identities...)
 		if err != nil {
@@ -88,13 +88,19 @@ func (a *Archive) open(o ReadOptions) error {
 }
 
 // unseal finds the key of the file: a passphrase takes a second, and the file is opened twice.
-func (a *Archive) unseal() error {
+func (a *Archive) unseal(ctx context.Context) error {
 	const longest = 64 << 10 // bytes of a header; a recipient takes about 150
 	head, err := age.ExtractHeader(io.NewSectionReader(a.plain, 0, min(a.Size, longest)))
 	if err != nil {
-		return err
+		return sealError(err)
 	}
-	fileKey, err := age.DecryptHeader(head, a.identities...)
+	fileKey, err := untilDone(ctx, func() ([]byte, error) {
+		key, err := age.DecryptHeader(head, a.identities...)
+		if err != nil {
+			return nil, sealError(err)
+		}
+		return key, nil
+	})
 	if err != nil {
 		return err
 	}
