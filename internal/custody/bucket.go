@@ -2,6 +2,7 @@ package custody
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
@@ -32,10 +33,11 @@ const (
 
 func down(n int64) string { return fmt.Sprintf("%016d", countdown-n) }
 
+// up is the number in the name of an object; below 0: it is none of ours.
 func up(name string) int64 {
 	digits, _, _ := strings.Cut(path.Base(name), "-")
 	n, err := strconv.ParseInt(digits, 10, 64)
-	if err != nil {
+	if err != nil || digits != down(countdown-n) {
 		return -1
 	}
 	return countdown - n
@@ -55,29 +57,51 @@ func (a *bucketAnchor) histories(ctx context.Context, instance string) ([]histor
 	return out, nil
 }
 
-func (a *bucketAnchor) checkpoints(ctx context.Context, h history, most int64) ([]string, error) {
+func (a *bucketAnchor) checkpoints(ctx context.Context, h history, most int64, accept func(string) bool) ([]string, error) {
+	note, err := a.first(ctx, h.path()+"/checkpoints/", most, sizeOf, accept)
+	if err != nil || note == "" {
+		return nil, err
+	}
+	return []string{note}, nil
+}
+
+// strangeObjects is how many objects that are no notes of ours are read, and passed over, in one look.
+const strangeObjects = 200
+
+var errStrange = errors.New("too many objects that this installation did not sign come first: remove them")
+
+// first returns the first note below a prefix whose number is at most a given one and that accept takes, "" if there is
+// none. Objects that somebody else put there, or copies of ours under other names, are passed over: they must not hide one.
+func (a *bucketAnchor) first(ctx context.Context, prefix string, most int64, number func(string) int64, accept func(string) bool) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, reach)
 	defer cancel()
-	for _, limit := range []int{1, beyondFork} {
-		found, err := a.List(ctx, h.path()+"/checkpoints/", limit)
+	looked := map[string]bool{}
+	for _, limit := range []int{1, 1000, beyondFork} {
+		found, err := a.List(ctx, prefix, limit)
 		if err != nil {
-			return nil, fmt.Errorf("list checkpoints: %w", err)
+			return "", fmt.Errorf("list %s: %w", prefix, err)
 		}
 		for _, o := range found {
-			if size := up(o.Name); size < 0 || size > most {
+			if n := up(o.Name); n < 0 || n > most || o.Size > maxNote || looked[o.Name] {
 				continue
 			}
+			if len(looked) == strangeObjects {
+				return "", fmt.Errorf("list %s: %w", prefix, errStrange)
+			}
+			looked[o.Name] = true
 			note, err := a.read(ctx, o)
 			if err != nil {
-				return nil, err
+				return "", err
 			}
-			return []string{note}, nil
+			if number(note) == up(o.Name) && accept(note) {
+				return note, nil
+			}
 		}
 		if len(found) < limit {
 			break
 		}
 	}
-	return nil, nil
+	return "", nil
 }
 
 func (a *bucketAnchor) read(ctx context.Context, o target.Object) (text string, err error) {
@@ -143,7 +167,11 @@ func (a *bucketAnchor) lines(ctx context.Context, h history, after int64) ([]str
 	}
 	var out []string
 	for _, o := range found {
-		if up(o.Name) <= after {
+		n := up(o.Name)
+		if n < 0 || o.Size > maxNote {
+			continue // nobody of ours wrote it
+		}
+		if n <= after {
 			break
 		}
 		note, err := a.read(ctx, o)
@@ -155,14 +183,12 @@ func (a *bucketAnchor) lines(ctx context.Context, h history, after int64) ([]str
 	return out, nil
 }
 
-func (a *bucketAnchor) lastLine(ctx context.Context, h history) (int64, error) {
-	ctx, cancel := context.WithTimeout(ctx, reach)
-	defer cancel()
-	found, err := a.List(ctx, h.path()+"/lines/", 1)
-	if err != nil || len(found) == 0 {
-		return 0, err
+func (a *bucketAnchor) lastLine(ctx context.Context, h history, accept func(string) bool) (int64, error) {
+	note, err := a.first(ctx, h.path()+"/lines/", countdown, seqOf, accept)
+	if errors.Is(err, errStrange) {
+		return 0, nil // all are written once more, under the same names
 	}
-	return max(0, up(found[0].Name)), nil
+	return seqOf(note), err
 }
 
 func (a *bucketAnchor) putLine(ctx context.Context, h history, seq int64, part int, note string) error {
@@ -171,5 +197,6 @@ func (a *bucketAnchor) putLine(ctx context.Context, h history, seq int64, part i
 	if err := a.mark(ctx, h, note); err != nil {
 		return err
 	}
-	return a.put(ctx, h.path()+"/lines/"+down(seq)+"-"+fmt.Sprintf("%04d", part), note)
+	sum := sha256.Sum256([]byte(note)) // an entry of a log that was set back must not take the place of the one that was lost
+	return a.put(ctx, h.path()+"/lines/"+down(seq)+fmt.Sprintf("-%04d-%x", part, sum[:8]), note)
 }

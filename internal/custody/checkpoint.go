@@ -187,7 +187,7 @@ func (c *Custody) mirrorNew(ctx context.Context, st *chainState) error {
 	after, known := c.mirrored[h.generation]
 	c.mu.Unlock()
 	if !known {
-		notes, err := c.local.checkpoints(ctx, h, math.MaxInt64)
+		notes, err := c.local.checkpoints(ctx, h, math.MaxInt64, c.ours(h))
 		if err != nil {
 			return err
 		}

@@ -61,7 +61,7 @@ func (c *Custody) ask(ctx context.Context, a anchor, st *chainState, local bool)
 		if i+1 < len(st.generations) {
 			most = st.generations[i+1].Fork
 		}
-		notes, err := a.checkpoints(ctx, history{st.instance, g.ID}, most)
+		notes, err := a.checkpoints(ctx, history{st.instance, g.ID}, most, c.ours(history{st.instance, g.ID}))
 		if err != nil {
 			return out, err
 		}
@@ -83,6 +83,15 @@ func (c *Custody) ask(ctx context.Context, a anchor, st *chainState, local bool)
 		c.note(ctx, a.String()+" histories", nil)
 	}
 	return out, nil
+}
+
+// ours tells whether a note is a checkpoint of h that one of our keys signed.
+func (c *Custody) ours(h history) func(note string) bool {
+	keys := c.publicKeys()
+	return func(note string) bool {
+		cp, err := audit.OpenCheckpoint(note, keys...)
+		return err == nil && cp.Instance == h.instance && cp.Generation == h.generation
+	}
 }
 
 // own gives the checkpoints that one of our keys signed, the largest first; notes of another history count for nothing.
@@ -189,7 +198,10 @@ func (c *Custody) strangers(ctx context.Context, a anchor, st *chainState, local
 		if st.names(h) || !local && h.instance != st.instance {
 			continue
 		}
-		notes, err := a.checkpoints(ctx, h, math.MaxInt64)
+		notes, err := a.checkpoints(ctx, h, math.MaxInt64, c.ours(h))
+		if errors.Is(err, errStrange) {
+			continue // nothing of ours is known of it
+		}
 		if err != nil {
 			return nil, err
 		}

@@ -53,18 +53,25 @@ type Custody struct {
 	away      bool              // the last look failed
 	begun     bool              // the local anchor was looked at, and is begun where there was none
 	scanned   int64             // number of the newest entry that was looked at for lines and grave actions
-	lines     map[cursor]int64  // up to which entry an anchor has the lines of a generation
+	scannedAs string            // its HMAC, "" if that is not known
+	lines     map[cursor]mark   // up to which entry an anchor has the lines of a generation
 	mirrored  map[string]int64  // up to which size the local anchor has the checkpoints of a generation
 }
 
 type cursor struct{ anchor, generation string }
+
+// mark is an entry of the log as it was when it was looked at: one that was set back and has grown again has another.
+type mark struct {
+	seq     int64
+	rowHMAC string
+}
 
 // New returns a Custody; it reads and writes nothing yet.
 func New(o Options) *Custody {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	c := &Custody{o: o, grave: make(chan struct{}, 1), troubles: map[string]string{}, lines: map[cursor]int64{}, mirrored: map[string]int64{}}
+	c := &Custody{o: o, grave: make(chan struct{}, 1), troubles: map[string]string{}, lines: map[cursor]mark{}, mirrored: map[string]int64{}}
 	if o.Home != "" {
 		c.local = &fileAnchor{dir: filepath.Join(o.Home, "anchors"), make: !o.ReadOnly}
 	}

@@ -520,6 +520,66 @@ func TestLinesForARestore(t *testing.T) {
 	})
 }
 
+// TestLinesOfALogThatWasSetBack: what is revoked in a hold stands in the home's anchor, though entries that were lost had
+// lines with higher numbers, and takes no place of theirs; when the hold ends it comes to the other anchors.
+func TestLinesOfALogThatWasSetBack(t *testing.T) {
+	bucket, o, _ := targettest.Bucket(t)
+	each(t, func(t *testing.T, l *lab) {
+		l.anchors = []string{bucket + "/" + filepath.Base(t.TempDir()) + t.Name()[strings.LastIndex(t.Name(), "/"):]}
+		reach := func(c *custody.Options) { c.Target = o }
+		revoke := func(b brain, agents ...string) {
+			t.Helper()
+			for _, agent := range agents {
+				err := b.record(t.Context(), audit.Facts{Action: audit.AgentRevoked, Actor: audit.Actor{Kind: audit.User, ID: "u1"}, Target: audit.Target{ID: agent}})
+				if err != nil {
+					t.Fatal(err)
+				}
+			}
+			if err := b.Watch(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+		}
+		lines := func(when, home string, anchors []string, want string) {
+			t.Helper()
+			s := storetest.Open(t, l.url)
+			defer s.Close()
+			instance, err := s.Instance(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			reader := custody.New(custody.Options{Store: s, Now: time.Now, Home: home, Anchors: anchors, Target: o, ReadOnly: true})
+			found, err := reader.Lines(t.Context(), instance)
+			got := map[string]bool{}
+			for _, line := range found {
+				if line.Action == audit.AgentRevoked {
+					got[line.Facts.TargetID] = true
+				}
+			}
+			if err != nil || fmt.Sprint(got) != want {
+				t.Errorf("%s: lines %v, %v; want %s; %v", when, got, err, want, reader.Troubles())
+			}
+		}
+		b := l.start(t, reach)
+		b.change(t, 2)
+		revoke(b, "a1", "a2", "a3", "a4", "a5")
+		b.sign(t)
+		l.cut(t, 3)
+		after := l.start(t, reach)
+		after.mustHold(t, "after the cut", "it was set back")
+		revoke(after, "b1")
+		revoke(b, "b2") // a brain that goes on
+		lines("in the hold, at home", l.home, nil, "map[a1:true a2:true a3:true a4:true a5:true b1:true b2:true]")
+		lines("in the hold, elsewhere", "", l.anchors, "map[a1:true a2:true a3:true a4:true a5:true]")
+		if _, err := after.Acknowledge(t.Context(), audit.Actor{Kind: audit.CLI, ID: "root"}, "it was me", true); err != nil {
+			t.Fatal(err)
+		}
+		if err := after.Watch(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		lines("after the hold, elsewhere", "", l.anchors, "map[a1:true a2:true a3:true a4:true a5:true b1:true b2:true]")
+	})
+}
+
 // TestProof: the proof of any entry holds for whoever has the public key.
 func TestProof(t *testing.T) {
 	each(t, func(t *testing.T, l *lab) {

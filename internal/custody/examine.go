@@ -148,12 +148,11 @@ func (c *Custody) act(ctx context.Context, d Decision, f *finding) error {
 // begin notes that a home has no anchor yet, once; a new installation has nothing to note.
 func (c *Custody) begin(ctx context.Context, await bool, f *finding) error {
 	c.mu.Lock()
-	begun := c.begun || c.local == nil
-	c.begun = true
+	begun := c.begun || c.local == nil || f.chain.head.Seq <= 1
 	c.mu.Unlock()
 	s := c.o.Store
-	if err := c.settle(ctx, f.present, f.known); err != nil || begun || f.chain.head.Seq <= 1 {
-		return err
+	if begun {
+		return c.settle(ctx, f.present, f.known)
 	}
 	if await && f.known {
 		if err := s.HoldOutgoing(ctx); err != nil {
@@ -167,7 +166,13 @@ func (c *Custody) begin(ctx context.Context, await bool, f *finding) error {
 		}}))
 		return nil
 	})
-	return unlessKeyless(err)
+	if err := unlessKeyless(err); err != nil {
+		return err // the next look does it again
+	}
+	c.mu.Lock()
+	c.begun = true
+	c.mu.Unlock()
+	return c.settle(ctx, f.present, f.known)
 }
 
 // unlessKeyless is err, unless it says that our key may not sign: then every change is refused, which is told elsewhere.

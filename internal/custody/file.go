@@ -1,6 +1,7 @@
 package custody
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -85,7 +86,7 @@ func (a *fileAnchor) files(h history) ([]string, error) {
 	return out, nil
 }
 
-func (a *fileAnchor) checkpoints(_ context.Context, h history, most int64) ([]string, error) {
+func (a *fileAnchor) checkpoints(_ context.Context, h history, most int64, accept func(string) bool) ([]string, error) {
 	files, err := a.files(h)
 	if err != nil {
 		return nil, err
@@ -97,12 +98,26 @@ func (a *fileAnchor) checkpoints(_ context.Context, h history, most int64) ([]st
 				return nil, err
 			}
 			notes = slices.DeleteFunc(notes, func(n string) bool { size := sizeOf(n); return size < 0 || size > most })
-			if len(notes) > 0 {
+			if notes = newestTaken(notes, accept); len(notes) > 0 {
 				return notes, nil
 			}
 		}
 	}
 	return nil, nil
+}
+
+// newestTaken returns the newest notes that accept takes: what stands between them hides none.
+func newestTaken(notes []string, accept func(string) bool) (out []string) {
+	slices.SortStableFunc(notes, func(a, b string) int { return cmp.Compare(sizeOf(b), sizeOf(a)) })
+	for _, n := range notes {
+		if len(out) == mostWeighed {
+			break
+		}
+		if accept(n) {
+			out = append(out, n)
+		}
+	}
+	return out
 }
 
 // sizeOf is the size that a note says, which is not proved; below 0: it is none of a checkpoint.
@@ -143,13 +158,15 @@ func seqOf(note string) int64 {
 	return n
 }
 
-func (a *fileAnchor) lastLine(ctx context.Context, h history) (int64, error) {
+func (a *fileAnchor) lastLine(ctx context.Context, h history, accept func(string) bool) (int64, error) {
 	notes, err := a.lines(ctx, h, 0)
-	last := int64(0)
+	slices.SortStableFunc(notes, func(a, b string) int { return cmp.Compare(seqOf(b), seqOf(a)) })
 	for _, n := range notes {
-		last = max(last, seqOf(n))
+		if accept(n) {
+			return seqOf(n), err
+		}
 	}
-	return last, err
+	return 0, err
 }
 
 func (a *fileAnchor) putLine(_ context.Context, h history, _ int64, _ int, note string) error {

@@ -3,6 +3,7 @@ package custody
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -38,6 +39,8 @@ func noteOf(size int) string {
 	return fmt.Sprintf("z4j/x/y\n%d\n%s\n\n— x y\n", size, strings.Repeat("r", 400))
 }
 
+func anyNote(string) bool { return true }
+
 func largest(notes []string) (size int64) {
 	for _, n := range notes {
 		size = max(size, sizeOf(n))
@@ -51,7 +54,7 @@ func TestAnchorsGiveTheNewest(t *testing.T) {
 	begin := time.Date(2026, 1, 15, 0, 0, 0, 0, time.UTC)
 	for name, a := range anchors(t) {
 		ctx := context.Background()
-		if notes, err := a.checkpoints(ctx, someHistory, 1<<50); err != nil || len(notes) != 0 {
+		if notes, err := a.checkpoints(ctx, someHistory, 1<<50, anyNote); err != nil || len(notes) != 0 {
 			t.Errorf("%s, empty: %d notes, %v; want none", name, len(notes), err)
 		}
 		count := 300 // more than the tail of a file holds
@@ -65,12 +68,12 @@ func TestAnchorsGiveTheNewest(t *testing.T) {
 			}
 		}
 		for _, most := range []int{count + 5, count, count - 1, 5, 1} {
-			notes, err := a.checkpoints(ctx, someHistory, int64(most))
+			notes, err := a.checkpoints(ctx, someHistory, int64(most), anyNote)
 			if want := int64(min(most, count)); err != nil || largest(notes) != want {
 				t.Errorf("%s, at most %d: %d, %v; want %d", name, most, largest(notes), err, want)
 			}
 		}
-		if notes, err := a.checkpoints(ctx, someHistory, 0); err != nil || len(notes) != 0 {
+		if notes, err := a.checkpoints(ctx, someHistory, 0, anyNote); err != nil || len(notes) != 0 {
 			t.Errorf("%s, at most 0: %d notes, %v; want none", name, len(notes), err)
 		}
 		found, err := a.histories(ctx, someHistory.instance)
@@ -90,12 +93,56 @@ func TestAnchorsKeepLines(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		if last, err := a.lastLine(ctx, someHistory); err != nil || last != 1200 {
+		if last, err := a.lastLine(ctx, someHistory, anyNote); err != nil || last != 1200 {
 			t.Errorf("%s: the last line is of %d, %v; want 1200", name, last, err)
 		}
 		for after, want := range map[int64]int{0: 4, 3: 3, 70: 1, 1200: 0} {
 			if notes, err := a.lines(ctx, someHistory, after); err != nil || len(notes) != want {
 				t.Errorf("%s: %d lines behind %d, %v; want %d", name, len(notes), after, err, want)
+			}
+		}
+	}
+}
+
+// TestJunkHidesNoNote: what others put before ours, under any name, and copies of ours under other names are passed over.
+func TestJunkHidesNoNote(t *testing.T) {
+	line := func(n int) string { return fmt.Sprintf("z4j-line/x/y\n%d\nx\n\n— x y\n", n) }
+	ours := func(note string) bool { return !strings.Contains(note, "junk") }
+	for name, a := range anchors(t) {
+		ctx, now := context.Background(), time.Now()
+		for _, n := range []int{7, 8} {
+			if err := errors.Join(a.putCheckpoint(ctx, someHistory, int64(n), now, noteOf(n)), a.putLine(ctx, someHistory, int64(n), 0, line(n))); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for i := range 130 {
+			note := strings.Replace(noteOf(1000+i), "\n\n", "\njunk\n\n", 1)
+			if i > 5 && name == "bucket" {
+				break
+			}
+			if err := errors.Join(a.putCheckpoint(ctx, someHistory, int64(1000+i), now, note), a.putLine(ctx, someHistory, int64(1000+i), 0, strings.Replace(line(1000+i), "\nx\n", "\njunk\n", 1))); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if b, ok := a.(*bucketAnchor); ok {
+			for _, junk := range []string{"0", "0000000000000001", "a", down(2000)} {
+				for _, kind := range []string{"/checkpoints/", "/lines/"} {
+					if err := b.put(ctx, someHistory.path()+kind+junk, noteOf(7)); err != nil {
+						t.Fatal(err)
+					}
+				}
+			}
+		}
+		if notes, err := a.checkpoints(ctx, someHistory, 1<<50, ours); err != nil || largest(notes) != 8 {
+			t.Errorf("%s: the newest checkpoint is of %d, %v; want 8", name, largest(notes), err)
+		}
+		if last, err := a.lastLine(ctx, someHistory, ours); err != nil || last != 8 {
+			t.Errorf("%s: the last line is of %d, %v; want 8", name, last, err)
+		}
+		notes, err := a.lines(ctx, someHistory, 6)
+		for _, want := range []string{line(7), line(8)} {
+			if err != nil || !slices.Contains(notes, want) {
+				t.Errorf("%s: lines %q, %v; want ours among them", name, notes, err)
 			}
 		}
 	}
@@ -127,7 +174,7 @@ func TestTornLineSpoilsNoOther(t *testing.T) {
 		if err := a.putCheckpoint(ctx, someHistory, 3, now, noteOf(3)); err != nil {
 			t.Fatal(err)
 		}
-		notes, err := a.checkpoints(ctx, someHistory, 1<<50)
+		notes, err := a.checkpoints(ctx, someHistory, 1<<50, anyNote)
 		if err != nil || !slices.Equal(notes, []string{noteOf(1), noteOf(3)}) {
 			t.Fatalf("a line cut after %d bytes: %d notes, %v; want the two whole ones", cut, len(notes), err)
 		}
@@ -144,7 +191,7 @@ func TestMissingDirectoryIsAnAlert(t *testing.T) {
 	if err := a.putCheckpoint(context.Background(), someHistory, 1, time.Now(), noteOf(1)); err == nil {
 		t.Error("written into a directory that is not there, want an error")
 	}
-	if _, err := a.checkpoints(context.Background(), someHistory, 9); err == nil {
+	if _, err := a.checkpoints(context.Background(), someHistory, 9, anyNote); err == nil {
 		t.Error("read from a directory that is not there, want an error")
 	}
 }

@@ -37,7 +37,7 @@ func (c *Custody) Witnesses(ctx context.Context) ([]audit.Witness, error) {
 		found, err := a.histories(ctx, st.instance)
 		for _, h := range found {
 			for _, most := range []int64{math.MaxInt64, st.end(h.generation), st.head.Seq} {
-				notes, bad := a.checkpoints(ctx, h, most)
+				notes, bad := a.checkpoints(ctx, h, most, c.ours(h))
 				err = cmp.Or(err, bad)
 				for cp := range c.own(notes, h.instance, h.generation) {
 					w := audit.Witness{Checkpoint: cp, Where: a.String(), Outside: c.outside(a), Shared: a != c.local}
@@ -137,7 +137,7 @@ func (c *Custody) Lines(ctx context.Context, instance string) ([]audit.Line, err
 			err = cmp.Or(err, bad)
 			for _, n := range notes {
 				l, err := audit.OpenLine(n, keys...)
-				id := fmt.Sprint(l.Generation, l.Seq, l.Facts.Part)
+				id := fmt.Sprint(l.Generation, l.Seq, l.RowHMAC, l.Facts.Part)
 				if err != nil || l.Instance != instance || seen[id] {
 					continue
 				}

@@ -27,7 +27,7 @@ func (c *Custody) Known(ctx context.Context, instance string) (k Known, err erro
 				continue
 			}
 			knows = true
-			notes, bad := a.checkpoints(ctx, h, math.MaxInt64)
+			notes, bad := a.checkpoints(ctx, h, math.MaxInt64, c.ours(h))
 			err = cmp.Or(err, bad)
 			for cp := range c.own(notes, h.instance, h.generation) {
 				k.Newest = append(k.Newest, audit.Witness{Checkpoint: cp, Where: a.String(), Shared: a != c.local})

@@ -74,7 +74,7 @@ func (c *Custody) lookWhere(ctx context.Context) error {
 func (c *Custody) forget() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.scanned, c.lines, c.mirrored = 0, map[cursor]int64{}, map[string]int64{}
+	c.scanned, c.lines, c.mirrored = 0, map[cursor]mark{}, map[string]int64{}
 }
 
 // news looks at the entries that came since the last look. It reports whether the anchors want something, and wakes the
@@ -86,8 +86,13 @@ func (c *Custody) news(ctx context.Context) (st chainState, news bool, err error
 		return st, false, err
 	}
 	c.mu.Lock()
-	after := c.scanned
+	after, as := c.scanned, c.scannedAs
 	c.mu.Unlock()
+	if back, err := c.setBack(ctx, mark{after, as}, &head); err != nil {
+		return st, false, err
+	} else if back { // whoever appends next finds it; what was appended since wants its lines
+		after = 0
+	}
 	newest, err := s.NewestCheckpoint(ctx)
 	if err != nil {
 		return st, false, err
@@ -95,9 +100,6 @@ func (c *Custody) news(ctx context.Context) (st chainState, news bool, err error
 	if after == 0 {
 		after = min(newest.Size, head.Seq)
 		news = true
-	}
-	if head.Seq < after { // set back: whoever appends next finds it
-		after = head.Seq
 	}
 	rows, err := s.AuditNewActions(ctx, after, newPage)
 	if err != nil {
@@ -118,13 +120,29 @@ func (c *Custody) news(ctx context.Context) (st chainState, news bool, err error
 	}
 	c.mu.Lock()
 	mirrored, ok := c.mirrored[newest.Generation]
-	c.scanned = after
+	c.scanned, c.scannedAs = after, ""
+	if after == head.Seq {
+		c.scannedAs = head.RowHMAC
+	}
 	c.mu.Unlock()
 	if news = news || newest.Size > 0 && (!ok || newest.Size > mirrored); !news {
 		return st, false, nil
 	}
 	st, err = c.chain(ctx)
 	return st, true, err
+}
+
+// setBack reports whether the log is not the one any more that had m.
+func (c *Custody) setBack(ctx context.Context, m mark, head *audit.Row) (bool, error) {
+	if head.Seq <= m.seq || m.rowHMAC == "" {
+		return head.Seq < m.seq || head.Seq == m.seq && m.rowHMAC != "" && head.RowHMAC != m.rowHMAC, nil
+	}
+	row, err := c.o.Store.AuditLeaf(ctx, m.seq)
+	if errors.Is(err, store.ErrNotFound) {
+		b, err := c.o.Store.PruneBoundary(ctx)
+		return b.Through < m.seq, err
+	}
+	return row.RowHMAC != m.rowHMAC, err
 }
 
 // bringLines writes the lines that the anchors don't have yet. In hold only the anchor of this home gets any.
@@ -143,7 +161,7 @@ func (c *Custody) bringLines(ctx context.Context, st *chainState, held bool) err
 			if i+1 < len(st.generations) {
 				through = st.generations[i+1].Started - 1
 			}
-			err := c.bringTo(ctx, a, history{st.instance, g.ID}, g.Started-1, through)
+			err := c.bringTo(ctx, a, history{st.instance, g.ID}, g.Started-1, through, st)
 			c.note(ctx, a.String()+" lines", err)
 			behind = behind || err != nil
 		}
@@ -157,14 +175,23 @@ func (c *Custody) bringLines(ctx context.Context, st *chainState, held bool) err
 }
 
 // bringTo writes to a the lines of entries of h behind a number, up to another, that it does not have.
-func (c *Custody) bringTo(ctx context.Context, a anchor, h history, after, through int64) error {
+// Those of a log that was set back since count for nothing: new entries may have the numbers of lost ones.
+func (c *Custody) bringTo(ctx context.Context, a anchor, h history, after, through int64, st *chainState) error {
 	key := cursor{a.String(), h.generation}
 	c.mu.Lock()
-	last, known := c.lines[key]
+	known, ok := c.lines[key]
 	c.mu.Unlock()
-	if !known {
+	if ok {
+		back, err := c.setBack(ctx, known, &st.head)
+		if err != nil {
+			return err
+		}
+		ok = !back
+	}
+	last := known.seq
+	if !ok {
 		var err error
-		if last, err = a.lastLine(ctx, h); err != nil {
+		if last, err = c.lastLine(ctx, a, h, st); err != nil {
 			return err
 		}
 	}
@@ -180,10 +207,36 @@ func (c *Custody) bringTo(ctx context.Context, a anchor, h history, after, throu
 		}
 		last = looked
 	}
+	row, err := c.o.Store.AuditLeaf(ctx, last)
+	if err != nil && !errors.Is(err, store.ErrNotFound) {
+		return err
+	}
 	c.mu.Lock()
-	c.lines[key] = last
+	c.lines[key] = mark{last, row.RowHMAC}
 	c.mu.Unlock()
 	return nil
+}
+
+// lastLine is the number of the newest entry of the log that a has a line of.
+func (c *Custody) lastLine(ctx context.Context, a anchor, h history, st *chainState) (int64, error) {
+	keys := c.publicKeys()
+	var failed error
+	last, err := a.lastLine(ctx, h, func(note string) bool {
+		l, err := audit.OpenLine(note, keys...)
+		if err != nil || l.Instance != h.instance || l.Generation != h.generation {
+			return false
+		}
+		if l.Seq <= st.boundary.Through {
+			return true // exported and deleted
+		}
+		row, err := c.o.Store.AuditLeaf(ctx, l.Seq)
+		if err != nil && !errors.Is(err, store.ErrNotFound) {
+			failed = err
+			return true
+		}
+		return row.RowHMAC == l.RowHMAC
+	})
+	return last, errors.Join(err, failed)
 }
 
 // putLines writes the lines of one entry.
