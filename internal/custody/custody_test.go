@@ -567,7 +567,10 @@ func TestLinesOfALogThatWasSetBack(t *testing.T) {
 		after := l.start(t, reach)
 		after.mustHold(t, "after the cut", "it was set back")
 		revoke(after, "b1")
-		revoke(b, "b2") // a brain that goes on
+		if err := b.try(t); !errors.Is(err, store.ErrHistoryInDoubt) { // a brain that goes on, and notices now
+			t.Errorf("a change by a brain that goes on: %v, want ErrHistoryInDoubt", err)
+		}
+		revoke(b, "b2")
 		lines("in the hold, at home", l.home, nil, "map[a1:true a2:true a3:true a4:true a5:true b1:true b2:true]")
 		lines("in the hold, elsewhere", "", l.anchors, "map[a1:true a2:true a3:true a4:true a5:true]")
 		if _, err := after.Acknowledge(t.Context(), audit.Actor{Kind: audit.CLI, ID: "root"}, "it was me", true); err != nil {
@@ -578,6 +581,30 @@ func TestLinesOfALogThatWasSetBack(t *testing.T) {
 		}
 		lines("after the hold, elsewhere", "", l.anchors, "map[a1:true a2:true a3:true a4:true a5:true b1:true b2:true]")
 	})
+}
+
+// TestNewAnchorIsNotedUntilItIs: where the entry of a new anchor can't be written the next look writes it.
+func TestNewAnchorIsNotedUntilItIs(t *testing.T) {
+	l := &lab{url: storetest.SQLite(t), home: t.TempDir()}
+	b := l.run(t, 3)
+	if err := os.RemoveAll(filepath.Join(l.home, "anchors")); err != nil {
+		t.Fatal(err)
+	}
+	l.exec(t, `CREATE TRIGGER refuse BEFORE INSERT ON audit_log BEGIN SELECT RAISE(ABORT, 'refused by a test'); END`)
+	next := custody.New(custody.Options{Store: b.Store, Now: time.Now, Home: l.home})
+	if err := next.Examine(t.Context()); err == nil {
+		t.Error("nothing could be written: no error, want one")
+	}
+	l.exec(t, `DROP TRIGGER refuse`)
+	for range 2 {
+		if err := next.Examine(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	page, err := b.AuditLog(t.Context(), store.AuditFilter{Action: string(audit.AnchorStarted)})
+	if err != nil || len(page.Items) != 1 {
+		t.Errorf("%d entries say that an anchor began, %v; want 1", len(page.Items), err)
+	}
 }
 
 // TestProof: the proof of any entry holds for whoever has the public key.

@@ -148,12 +148,21 @@ func (c *Custody) act(ctx context.Context, d Decision, f *finding) error {
 // begin notes that a home has no anchor yet, once; a new installation has nothing to note.
 func (c *Custody) begin(ctx context.Context, await bool, f *finding) error {
 	c.mu.Lock()
-	begun := c.begun || c.local == nil || f.chain.head.Seq <= 1
+	begun := c.begun || c.local == nil
 	c.mu.Unlock()
-	s := c.o.Store
-	if begun {
-		return c.settle(ctx, f.present, f.known)
+	if !begun && f.chain.head.Seq > 1 {
+		if err := c.noteAnchor(ctx, await, f); err != nil {
+			return err // the next look does it again
+		}
 	}
+	c.mu.Lock()
+	c.begun = true
+	c.mu.Unlock()
+	return c.settle(ctx, f.present, f.known)
+}
+
+func (c *Custody) noteAnchor(ctx context.Context, await bool, f *finding) error {
+	s := c.o.Store
 	if await && f.known {
 		if err := s.HoldOutgoing(ctx); err != nil {
 			return err
@@ -166,13 +175,7 @@ func (c *Custody) begin(ctx context.Context, await bool, f *finding) error {
 		}}))
 		return nil
 	})
-	if err := unlessKeyless(err); err != nil {
-		return err // the next look does it again
-	}
-	c.mu.Lock()
-	c.begun = true
-	c.mu.Unlock()
-	return c.settle(ctx, f.present, f.known)
+	return unlessKeyless(err)
 }
 
 // unlessKeyless is err, unless it says that our key may not sign: then every change is refused, which is told elsewhere.
