@@ -146,7 +146,7 @@ var catalogue = map[Action]Kind{
 	}},
 	SystemReleased: {Target: "system", Grave: true, Details: []string{"backup_id", "keys"}},
 
-	BackupCompleted: {Target: "backup", Held: true, Details: []string{"backup", "target", "file", "sha256", "bytes", "rows", "snapshot_at", "head_seq", "head_row_hmac", "generation", "encrypted", "verified", "started_at", "finished_at", "without"}},
+	BackupCompleted: {Target: "backup", Held: true, Details: []string{"backup", "target", "file", "sha256", "bytes", "rows", "snapshot_at", "head_seq", "head_row_hmac", "generation", "encrypted", "verified", "started_at", "finished_at", "without", "held"}},
 	BackupFailed:    {Target: "backup", Held: true, Details: []string{"backup", "target", "file", "started_at"}},
 	BackupPruned:    {Target: "backup", Details: []string{"target", "files", "kept", "keep"}},
 	DrillCompleted:  {Target: "backup", Held: true, Details: []string{"backup", "target", "file", "snapshot_at", "started_at", "finished_at", "restore_ms", "scratch", "failed_step", "rpo_met", "rto_met"}},

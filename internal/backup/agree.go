@@ -48,9 +48,7 @@ func (a *agreement) merge(b *agreement) {
 
 // rows returns what takes the rows of a table; nil: it tells nothing.
 func (a *agreement) rows(table string, columns []store.Column) func(cells []store.Cell) {
-	at := func(name string) int {
-		return slices.IndexFunc(columns, func(c store.Column) bool { return c.Name == name })
-	}
+	at := func(name string) int { return columnOf(columns, name) }
 	project, key, engine := at("project_id"), at("task_key"), at("engine")
 	switch table {
 	case "tasks":

@@ -49,6 +49,7 @@ type Manifest struct {
 	SnapshotAt  store.Time `json:"snapshot_at"` // the moment that the archive is of, by the database's clock
 	FinishedAt  store.Time `json:"finished_at"`
 	Without     []string   `json:"without"` // tables whose rows were left out
+	Hold        *Hold      `json:"hold"`    // the history was in doubt when it was made; null: it was not
 	Tables      []Table    `json:"tables"`
 	Audit       Chain      `json:"audit"`
 	Keys        KeyIDs     `json:"keys"`
@@ -62,6 +63,12 @@ type Table struct {
 	Chunks int    `json:"chunks"`
 	Bytes  int64  `json:"bytes"`  // raw
 	SHA256 string `json:"sha256"` // over the SHA-256 of its raw chunks, in order
+}
+
+// Hold says why nothing left the brain when a backup was made: it may hold less than there was.
+type Hold struct {
+	Since  store.Time `json:"since"`
+	Reason string     `json:"reason"`
 }
 
 // Chain is what an archive has of the audit log.

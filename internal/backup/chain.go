@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 
 	"github.com/klauspost/compress/zstd"
 
@@ -23,28 +24,29 @@ const (
 // place is where a chunk lies in the tar file.
 type place struct{ at, size int64 }
 
-// verifyChain walks the audit log that is inside, whose chunks lie at these places, and compares it with the manifest.
-// pruned is the newest audit.pruned that keys prove.
-func (a *Archive) verifyChain(ctx context.Context, places map[string][]place, keys []audit.Key, pruned *audit.Boundary, peaks []byte) (audit.Report, []string, error) {
-	v := audit.NewVerifier(keys)
-	tree := &audit.Tree{}
+// verifyChain walks the audit log that is inside, as s found it, and compares it with the manifest.
+func (a *Archive) verifyChain(ctx context.Context, s *survey) (audit.Report, []string, error) {
+	v := audit.NewVerifier(s.keys)
+	v.Restored()
 	chain := a.Manifest.Audit
 	var notes []string
-	if pruned != nil {
-		v.Begin(*pruned)
-		from, err := audit.TreeFromPeaks(pruned.Through, peaks)
-		if err != nil {
-			tree = nil
-		} else {
-			tree = from
-		}
+	switch signed, known, err := openCheckpoint(chain.Checkpoint, s.keys); {
+	case err != nil:
+		notes = append(notes, "the checkpoint in the manifest: "+err.Error())
+	case known && signed.Instance != a.Manifest.Instance:
+		notes = append(notes, "the checkpoint in the manifest is of another installation")
+	case known && signed.Size > chain.Size:
+		notes = append(notes, fmt.Sprintf("the checkpoint in the manifest is of %d rows, and the audit log has %d", signed.Size, chain.Size))
+	case known:
+		v.Witness(audit.Witness{Checkpoint: signed, Where: "the manifest"})
 	}
+	tree := s.begin(v)
 	v.Expect(audit.Head{Seq: chain.Size, RowHMAC: chain.RowHMAC})
-	rows := a.rows(ctx, places[logTable])
+	rows := a.rows(ctx, s.places[logTable])
 	defer rows.close()
-	parts := a.rows(ctx, places[personalTable])
+	parts := a.rows(ctx, s.places[personalTable])
 	defer parts.close()
-	exist, err := walkChain(v, tree, rows, parts, chain.Root == "" || tree == nil)
+	exist, err := walkChain(v, tree, rows, parts)
 	if err != nil {
 		return audit.Report{}, nil, err
 	}
@@ -60,8 +62,68 @@ func (a *Archive) verifyChain(ctx context.Context, places map[string][]place, ke
 	return report, notes, nil
 }
 
-// walkChain gives v the rows with their personal parts; both come in the order of seq.
-func walkChain(v *audit.Verifier, tree *audit.Tree, rows, parts *rowReader, treeless bool) (exist int64, err error) {
+// openCheckpoint reads the checkpoint of a manifest. Nothing is known of one that is not there, or that a key signed which is not
+// at hand; one that a key at hand should have signed and did not is an error.
+func openCheckpoint(text string, keys []audit.Key) (c audit.Checkpoint, known bool, err error) {
+	if text == "" {
+		return c, false, nil
+	}
+	public := make([]string, len(keys))
+	for i, k := range keys {
+		public[i] = k.PublicKey()
+	}
+	c, err = audit.OpenCheckpoint(text, public...)
+	if err == nil {
+		return c, true, nil
+	}
+	for _, k := range keys {
+		if strings.Contains(text, "\nkid "+k.KID()+"\n") {
+			return c, false, errors.New("key " + k.KID() + " did not sign it")
+		}
+	}
+	return c, false, nil
+}
+
+// begin sets v to where the log begins, as the walk over a database does, and returns the tree of the rows before it; nil: it is
+// not known.
+func (s *survey) begin(v *audit.Verifier) *audit.Tree {
+	b, claim := s.pruned.Boundary, s.claim.Boundary
+	switch {
+	case s.lowest <= 1:
+		return &audit.Tree{}
+	case s.lowest-1 > b.Through && s.lowest-1 <= claim.Through:
+		v.BeginUnproved(claim)
+		if s.lowest <= claim.Through {
+			v.BeginAt(s.lowest)
+		}
+		return nil
+	case b.Through == 0:
+		return &audit.Tree{} // rows are missing, as the walk will say
+	case s.lowest <= b.Through: // a prune that was not finished
+		v.Begin(b)
+		v.BeginAt(s.lowest)
+		v.Expect(audit.Head{Seq: b.Through, RowHMAC: b.RowHMAC})
+		return nil
+	}
+	v.Begin(b)
+	return prunedTree(b)
+}
+
+// prunedTree is the tree of the rows that were pruned; nil: the entry does not say it.
+func prunedTree(b audit.Boundary) *audit.Tree {
+	peaks, err := hex.DecodeString(b.Peaks)
+	if err != nil || b.Peaks == "" {
+		return nil
+	}
+	tree, err := audit.TreeFromPeaks(b.Through, peaks)
+	if err != nil {
+		return nil
+	}
+	return tree
+}
+
+// walkChain gives v the rows with their personal parts; both come in the order of seq. tree may be nil.
+func walkChain(v *audit.Verifier, tree *audit.Tree, rows, parts *rowReader) (exist int64, err error) {
 	var ahead []audit.Personal // at most one, of a later row
 	for {
 		cells, err := rows.next()
@@ -96,7 +158,7 @@ func walkChain(v *audit.Verifier, tree *audit.Tree, rows, parts *rowReader, tree
 			ahead = ahead[:0]
 		}
 		v.Row(&row, mine)
-		if !treeless {
+		if tree != nil {
 			tree.Append(row.Body, row.RowHMAC)
 		}
 		exist++

@@ -30,6 +30,7 @@ type Record struct {
 	Encrypted bool       `json:"encrypted"`
 	Verified  bool       `json:"verified"`
 	Without   []string   `json:"without" doc:"tables whose rows were left out"`
+	Held      bool       `json:"held" doc:"the history was in doubt when it was made: it may hold less than there was"`
 	Reason    string     `json:"reason" doc:"why it failed, or why what it holds is not right"`
 }
 
@@ -52,6 +53,7 @@ type details struct {
 	Encrypted bool       `json:"encrypted"`
 	Verified  bool       `json:"verified"`
 	Without   []string   `json:"without"`
+	Held      bool       `json:"held"`
 	Reason    string     `json:"reason"`
 }
 
@@ -81,7 +83,7 @@ func recordOf(e *store.AuditEntry) Record {
 	return Record{
 		Seq: e.Seq, At: e.TS, Actor: e.ActorKind, OK: e.Action == string(audit.BackupCompleted), ID: d.Backup, Target: d.Target, File: d.File,
 		SHA256: d.SHA256, Bytes: d.Bytes, Rows: d.Rows, Snapshot: d.Snapshot, Started: d.Started, Finished: d.Finished, HeadSeq: d.HeadSeq,
-		RowHMAC: d.RowHMAC, Encrypted: d.Encrypted, Verified: d.Verified, Without: append([]string{}, d.Without...), Reason: d.Reason,
+		RowHMAC: d.RowHMAC, Encrypted: d.Encrypted, Verified: d.Verified, Without: append([]string{}, d.Without...), Held: d.Held, Reason: d.Reason,
 	}
 }
 

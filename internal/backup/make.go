@@ -233,7 +233,7 @@ func (o *Options) write(ctx context.Context, snap *store.Snapshot, to *counted, 
 	if err != nil {
 		return err
 	}
-	tree := treeOf(info.Boundary)
+	tree := treeOf(info.Boundary, facts.Pruned)
 	rows := &rowCount{progress: o.Progress}
 	err = snap.Read(ctx, readers, func(c store.Chunk) error {
 		if c.Table == logTable {
@@ -251,7 +251,7 @@ func (o *Options) write(ctx context.Context, snap *store.Snapshot, to *counted, 
 	m, err := w.Finish(Manifest{
 		ID: r.ID, Application: o.Version, Schema: info.Schema, Backend: info.Backend, Server: info.Server, Instance: info.Instance,
 		Generation: info.Generation, Place: info.Place, StartedAt: r.Started, SnapshotAt: info.Time, FinishedAt: store.TimeOf(o.Now()),
-		Without: append([]string{}, o.Without...),
+		Without: append([]string{}, o.Without...), Hold: holdOf(facts.Hold),
 		Audit:   Chain{Size: info.AuditSize, RowHMAC: info.Head, At: info.HeadTime, Boundary: info.Boundary, Root: tree.root(info.AuditSize), Checkpoint: facts.Checkpoint},
 		Keys:    KeyIDs{Master: facts.Master, Audit: facts.AuditKeys},
 	}, o.Keys[0])
@@ -264,6 +264,13 @@ func (o *Options) write(ctx context.Context, snap *store.Snapshot, to *counted, 
 	}
 	r.Bytes, r.SHA256, r.Finished = to.n, hex.EncodeToString(to.sum.Sum(nil)), store.TimeOf(o.Now())
 	return nil
+}
+
+func holdOf(h *store.Hold) *Hold {
+	if h == nil {
+		return nil
+	}
+	return &Hold{Since: h.Since, Reason: h.Reason}
 }
 
 // verify reads what lies in the target now.
@@ -312,7 +319,7 @@ func (o *Options) completed(ctx context.Context, r *Result) error {
 	err := o.record(ctx, audit.Facts{Action: audit.BackupCompleted, Details: map[string]any{
 		"backup": r.ID, "target": r.Target, "file": r.Name, "sha256": r.SHA256, "bytes": r.Bytes, "rows": r.Rows, "snapshot_at": m.SnapshotAt.String(),
 		"head_seq": m.Audit.Size, "head_row_hmac": m.Audit.RowHMAC, "generation": m.Generation, "encrypted": r.Encrypted, "verified": r.Verified,
-		"started_at": r.Started.String(), "finished_at": r.Finished.String(), "without": o.Without,
+		"started_at": r.Started.String(), "finished_at": r.Finished.String(), "without": o.Without, "held": m.Hold != nil,
 	}, Target: audit.Target{ID: r.ID}})
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrUnrecorded, err)

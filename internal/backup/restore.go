@@ -209,6 +209,9 @@ func (r *Restore) judge(ctx context.Context) error {
 	if !report.Signed {
 		r.warn("its signature is proved by no key at hand (key id %s), which was accepted", report.KID)
 	}
+	if m.Hold != nil {
+		r.warn("the history was in doubt when it was made (since %s: %s): it may hold less than there was", m.Hold.Since, m.Hold.Reason)
+	}
 	if len(m.Without) > 0 {
 		r.warn("it was made without the rows of %s", strings.Join(m.Without, ", "))
 	}

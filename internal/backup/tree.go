@@ -14,9 +14,17 @@ type logTree struct {
 	whole bool
 }
 
-// treeOf begins the tree of a log that begins behind a boundary: only the tree of a whole one is known.
-func treeOf(boundary int64) *logTree {
-	return &logTree{tree: &audit.Tree{}, whole: boundary == 0}
+// treeOf begins the tree of a log that begins behind a boundary, of which the newest prune tells the tree.
+func treeOf(boundary int64, pruned audit.Boundary) *logTree {
+	if boundary == 0 {
+		return &logTree{tree: &audit.Tree{}, whole: true}
+	}
+	if pruned.Through == boundary {
+		if tree := prunedTree(pruned); tree != nil {
+			return &logTree{tree: tree, whole: true}
+		}
+	}
+	return &logTree{tree: &audit.Tree{}}
 }
 
 func (t *logTree) add(raw []byte) {

@@ -2,11 +2,10 @@ package backup
 
 import (
 	"context"
-	"encoding/base64"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"hash/maphash"
+	"slices"
 	"sync"
 
 	"github.com/z4j-go/z4j/internal/audit"
@@ -63,7 +62,7 @@ const verifyWorkers = 2
 // Verify reads everything: it hashes and counts, proves the audit log with keys, and looks whether tasks, attempts and
 // rollups agree.
 func (a *Archive) Verify(ctx context.Context, keys []audit.Key, progress func(done, total int64)) (Report, error) {
-	s := survey{rows: map[string]int64{}, places: map[string][]place{}, agree: newAgreement(maphash.MakeSeed()), keys: keys, prunes: a.Manifest.Audit.Boundary > 0}
+	s := survey{rows: map[string]int64{}, places: map[string][]place{}, agree: newAgreement(maphash.MakeSeed()), keys: keys}
 	if err := a.walk(ctx, verifyWorkers, s.take, progress); err != nil {
 		return Report{}, err
 	}
@@ -77,7 +76,7 @@ func (a *Archive) Verify(ctx context.Context, keys []audit.Key, progress func(do
 		}
 		r.Rows += t.Rows
 	}
-	chain, notes, err := a.verifyChain(ctx, s.places, keys, s.pruned, s.peaks)
+	chain, notes, err := a.verifyChain(ctx, &s)
 	if err != nil {
 		return Report{}, fmt.Errorf("verify the audit log in archive %s: %w", a.Name, err)
 	}
@@ -93,11 +92,22 @@ type survey struct {
 	places map[string][]place // of the audit log's chunks
 	agree  *agreement
 
-	prunes   bool
-	keys     []audit.Key
-	pruned   *audit.Boundary
-	peaks    []byte
-	prunedAt int64
+	keys   []audit.Key
+	lowest int64          // number of the first row of the audit log; 0: there is none
+	pruned newestBoundary // that keys prove
+	claim  newestBoundary // that no key at hand proves or disproves
+}
+
+// newestBoundary is what the entry of the highest number says of where the log begins.
+type newestBoundary struct {
+	audit.Boundary
+	seq int64
+}
+
+func (n *newestBoundary) take(seq int64, b audit.Boundary, ok bool) {
+	if ok && seq > n.seq {
+		n.seq, n.Boundary = seq, b
+	}
 }
 
 func (s *survey) take(p part) error {
@@ -110,16 +120,25 @@ func (s *survey) take(p part) error {
 	}
 	sums := newAgreement(s.agree.seed)
 	add := sums.rows(p.Table, rows.Columns)
-	n := int64(0)
-	var prune *audit.Row
+	n, lowest := int64(0), int64(0)
+	var prunes []audit.Row
+	seq, action := columnOf(rows.Columns, "seq"), columnOf(rows.Columns, "action")
+	isLog := p.Table == logTable && min(seq, action) >= 0
 	for rows.Next() {
 		n++
+		cells := rows.Cells()
 		if add != nil {
-			add(rows.Cells())
+			add(cells)
 		}
-		if s.prunes && p.Table == logTable {
-			if r, err := logRow(rows.Columns, rows.Cells()); err == nil && r.Action == string(audit.Pruned) {
-				prune = &r // they come in order: the newest is the last
+		if !isLog {
+			continue
+		}
+		if n == 1 {
+			lowest = cells[seq].Int // they come in order
+		}
+		if string(cells[action].Bytes) == string(audit.Pruned) {
+			if r, err := logRow(rows.Columns, cells); err == nil {
+				prunes = append(prunes, r)
 			}
 		}
 	}
@@ -138,25 +157,18 @@ func (s *survey) take(p part) error {
 		list[p.N] = place{p.at, p.size}
 		s.places[p.Table] = list
 	}
-	if prune != nil && prune.Seq > s.prunedAt {
-		s.boundary(prune)
+	if isLog && n > 0 && p.N == 0 {
+		s.lowest = lowest
+	}
+	for i := range prunes {
+		b, ok := audit.ReadBoundary(&prunes[i], s.keys)
+		s.pruned.take(prunes[i].Seq, b, ok)
+		b, ok = audit.ClaimedBoundary(&prunes[i], s.keys)
+		s.claim.take(prunes[i].Seq, b, ok)
 	}
 	return nil
 }
 
-// boundary remembers where the log begins, if r proves it.
-func (s *survey) boundary(r *audit.Row) {
-	b, ok := audit.ReadBoundary(r, s.keys)
-	if !ok {
-		return
-	}
-	var d struct {
-		Peaks string `json:"peaks"`
-	}
-	s.pruned, s.prunedAt, s.peaks = &b, r.Seq, nil
-	if json.Unmarshal([]byte(r.Details.S), &d) == nil {
-		if peaks, err := base64.StdEncoding.DecodeString(d.Peaks); err == nil {
-			s.peaks = peaks
-		}
-	}
+func columnOf(columns []store.Column, name string) int {
+	return slices.IndexFunc(columns, func(c store.Column) bool { return c.Name == name })
 }

@@ -146,6 +146,9 @@ func showBackup(out io.Writer, r *backup.Result) error {
 		line("file", "%s", strings.TrimSuffix(r.Target, "/")+"/"+r.Name)
 	}
 	line("of", "%s", r.Manifest.SnapshotAt)
+	if h := r.Manifest.Hold; h != nil {
+		line("made in hold", "since %s: %s", h.Since, h.Reason)
+	}
 	line("size", "%d bytes (%d of rows)", r.Bytes, r.Raw)
 	line("rows", "%d in %d tables", r.Rows, len(r.Manifest.Tables))
 	line("sha256", "%s", r.SHA256)
@@ -311,6 +314,9 @@ func showBackups(out io.Writer, in target.Target, list []backup.Entry) error {
 		state := e.State
 		if e.Record != nil && e.Record.Verified {
 			state += ", verified when made"
+		}
+		if e.Record != nil && e.Record.Held {
+			state += ", made in hold"
 		}
 		if e.Reading {
 			state += ", being read"

@@ -157,6 +157,9 @@ func (v *verified) show(out io.Writer, name string) error {
 		m := &r.Manifest
 		line("backup", "%s", m.ID)
 		line("of", "%s, %s %s, schema %d", m.SnapshotAt, m.Backend, m.Server, m.Schema)
+		if m.Hold != nil {
+			line("made in hold", "since %s: %s", m.Hold.Since, m.Hold.Reason)
+		}
 		line("rows", "%d in %d tables", r.Rows, len(m.Tables))
 		line("sha256", "%s", r.SHA256)
 		line("signed", "key id %s%s", r.KID, map[bool]string{true: "", false: ", which is not at hand"}[r.Signed])
