@@ -252,8 +252,8 @@ func (o *Options) write(ctx context.Context, snap *store.Snapshot, to *counted, 
 		ID: r.ID, Application: o.Version, Schema: info.Schema, Backend: info.Backend, Server: info.Server, Instance: info.Instance,
 		Generation: info.Generation, Place: info.Place, StartedAt: r.Started, SnapshotAt: info.Time, FinishedAt: store.TimeOf(o.Now()),
 		Without: append([]string{}, o.Without...), Hold: holdOf(facts.Hold),
-		Audit:   Chain{Size: info.AuditSize, RowHMAC: info.Head, At: info.HeadTime, Boundary: info.Boundary, Root: tree.root(info.AuditSize), Checkpoint: facts.Checkpoint},
-		Keys:    KeyIDs{Master: facts.Master, Audit: facts.AuditKeys},
+		Audit: Chain{Size: info.AuditSize, RowHMAC: info.Head, At: info.HeadTime, Boundary: info.Boundary, Root: tree.root(info.AuditSize), Checkpoint: facts.Checkpoint},
+		Keys:  KeyIDs{Master: facts.Master, Audit: facts.AuditKeys},
 	}, o.Keys[0])
 	if err != nil {
 		return err
