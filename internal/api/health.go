@@ -85,6 +85,7 @@ type system struct {
 	DatabaseSizeMB       *float64          `json:"database_size_mb"`
 	DatabaseConnections  *int64            `json:"database_connections"`
 	DatabaseError        *string           `json:"database_error"`
+	DataGaps             []store.DataGap   `json:"data_gaps" doc:"times of which events may be missing, since a backup was restored; null: the database does not answer"`
 	Packages             map[string]string `json:"packages" doc:"the libraries in the binary, and their versions"`
 }
 
@@ -98,6 +99,9 @@ func (s *Server) showSystem(ctx context.Context, _ *struct{}) (*reply[system], e
 		}
 	}
 	d, err := s.Store.Database(ctx)
+	if err == nil {
+		out.DataGaps, err = s.Store.DataGaps(ctx)
+	}
 	if err != nil {
 		s.Log.WarnContext(ctx, "database does not describe itself", "error", err)
 		out.DatabaseError = new("the database does not answer; see the log")

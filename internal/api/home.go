@@ -72,6 +72,8 @@ type homeSummary struct {
 	Projects  []homeProject `json:"projects"`
 	Attention []attention   `json:"attention"`
 	Audit     auditState    `json:"audit"`
+
+	DataGaps []store.DataGap `json:"data_gaps" doc:"times of which events may be missing, since a backup was restored"`
 }
 
 // auditState says whether changes can be made, as health does.
@@ -137,7 +139,11 @@ func (s *Server) showHome(ctx context.Context, _ *struct{}) (*reply[homeSummary]
 	if err != nil {
 		return nil, err
 	}
-	out := homeSummary{User: homeUserOf(requestOf(ctx).user), Projects: []homeProject{}, Attention: []attention{}}
+	gaps, err := s.Store.DataGaps(ctx)
+	if err != nil {
+		return nil, err
+	}
+	out := homeSummary{DataGaps: gaps, User: homeUserOf(requestOf(ctx).user), Projects: []homeProject{}, Attention: []attention{}}
 	for _, p := range visible {
 		h := homeOf(p, traffics[p.ID], fleets[p.ID])
 		if at, ok := last[p.ID]; ok {

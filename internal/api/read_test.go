@@ -193,6 +193,27 @@ func TestReadShapes(t *testing.T) {
 	})
 }
 
+// TestGapsOfARestoreAreShownWhereCountsAre: a count of a time of which events may be missing says so.
+func TestGapsOfARestoreAreShownWhereCountsAre(t *testing.T) {
+	each(t, nil, func(t *testing.T, b *brain) {
+		root := b.setUp()
+		for _, path := range []string{"/projects/default/stats", "/home/summary", "/health/system"} {
+			if got := root.get(path).must(t, path, 200); fmt.Sprint(got.body["data_gaps"]) != "[]" {
+				t.Errorf("%s: got %v, want no gaps", path, got.body["data_gaps"])
+			}
+		}
+		const gap = `[{"from":"2026-03-14T09:00:00.000000Z","until":"2026-03-14T09:26:53.589793Z","backup_id":"b"}]`
+		if err := b.store.PutMeta(t.Context(), "data_gaps", gap); err != nil {
+			t.Fatal(err)
+		}
+		for _, path := range []string{"/projects/default/stats", "/home/summary", "/health/system"} {
+			if got := root.get(path).must(t, path, 200); !strings.Contains(got.text, `"data_gaps":`+gap) {
+				t.Errorf("%s: got %s, want %s", path, got.text, gap)
+			}
+		}
+	})
+}
+
 // TestBadInput names the parameter that cannot be read, whatever the list, and tolerates what it does not know.
 func TestBadInput(t *testing.T) {
 	each(t, nil, func(t *testing.T, b *brain) {

@@ -30,6 +30,7 @@ type stats struct {
 	CommandsTimeout  int64            `json:"commands_timeout_24h"`
 	QueueDepths      []queueDepth     `json:"queue_depths"`
 	SystemHealth     systemHealth     `json:"system_health"`
+	DataGaps         []store.DataGap  `json:"data_gaps" doc:"times of which events may be missing, since a backup was restored"`
 }
 
 type queueDepth struct {
@@ -77,8 +78,13 @@ func (s *Server) showStats(ctx context.Context, in *statsQuery) (*reply[stats], 
 	if err != nil {
 		return nil, err
 	}
+	gaps, err := s.Store.DataGaps(ctx)
+	if err != nil {
+		return nil, err
+	}
 	t, f := traffics[project], fleets[project]
 	out := stats{
+		DataGaps: gaps,
 		TasksByState: byState, TasksFailed: t.Failed, TasksSucceeded: t.Succeeded, FailureRate: t.FailureRate(),
 		AgentsOnline: f.AgentsOnline, AgentsOffline: f.AgentsTotal - f.AgentsOnline,
 		WorkersOnline: f.WorkersOnline, WorkersOffline: f.WorkersTotal - f.WorkersOnline, QueueDepths: []queueDepth{},
