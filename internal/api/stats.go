@@ -84,7 +84,7 @@ func (s *Server) showStats(ctx context.Context, in *statsQuery) (*reply[stats], 
 	}
 	t, f := traffics[project], fleets[project]
 	out := stats{
-		DataGaps: gaps,
+		DataGaps:     gaps,
 		TasksByState: byState, TasksFailed: t.Failed, TasksSucceeded: t.Succeeded, FailureRate: t.FailureRate(),
 		AgentsOnline: f.AgentsOnline, AgentsOffline: f.AgentsTotal - f.AgentsOnline,
 		WorkersOnline: f.WorkersOnline, WorkersOffline: f.WorkersTotal - f.WorkersOnline, QueueDepths: []queueDepth{},

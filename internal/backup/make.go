@@ -36,6 +36,8 @@ type Options struct {
 	Without []string                                         // tables whose rows are left out
 	TempDir string                                           // SQLite: where the copy is made; "": beside the database
 
+	LockWait time.Duration // Postgres: how long a table may be locked by another before that is an error; 0: 30 s
+
 	Recipients []age.Recipient
 	Passphrase string
 	Unverified bool // don't read the archive after it was made
@@ -153,7 +155,7 @@ func (o *Options) run(ctx context.Context, r *Result) error {
 	if _, err := o.Store.Instance(ctx); err != nil { // of an old database it is noted now, so that the snapshot has it
 		return err
 	}
-	snap, err := o.Store.Snapshot(ctx, store.SnapshotOptions{TempDir: o.TempDir, Without: o.Without})
+	snap, err := o.Store.Snapshot(ctx, store.SnapshotOptions{TempDir: o.TempDir, Without: o.Without, LockWait: o.LockWait})
 	if err != nil {
 		return err
 	}
