@@ -72,6 +72,7 @@ fuzz: ## every fuzz target for FUZZTIME each
 
 nightly: test-postgres bench conformance recipes ## what is too long for CI
 	Z4J_NIGHTLY=1 $(GO) test -count=1 -timeout 60m ./internal/store ./internal/backup ./internal/custody ./internal/prune
+	Z4J_NIGHTLY=1 $(GO) test -count=1 -timeout 60m -run 'TestKilled' ./internal/cli
 	sh scripts/fuzz.sh 2m
 
 clean: ## remove bin/ (the tests' downloads stay in the cache)

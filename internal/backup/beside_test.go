@@ -108,7 +108,7 @@ func (l *lab) stream(ctx context.Context, t *testing.T) (wait func() int) {
 // counts agree, and is so when it was restored.
 func TestFieldCaseF30BackupsUnderIngest(t *testing.T) {
 	t.Parallel()
-	rounds := 5
+	rounds := 2
 	if os.Getenv("Z4J_NIGHTLY") == "1" {
 		rounds = 50
 	}
