@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"reflect"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -59,22 +60,18 @@ func (nullUUID) Schema(huma.Registry) *huma.Schema {
 	return &huma.Schema{Type: huma.TypeString, Format: "uuid", Nullable: true}
 }
 
-// documents mounts the documentation, the page at / and security.txt. Everything is made once, of the routes there are.
+// documents mounts the documentation, the page at / and security.txt. The documentation is made once, of the routes
+// there are, when somebody asks for it first.
 func (s *Server) documents(mux *http.ServeMux) {
-	text, err := json.MarshalIndent(s.document, "", " ")
-	if err != nil {
-		panic(fmt.Errorf("api: the OpenAPI document: %w", err))
-	}
-	docs, err := docsPage(s.document)
-	if err != nil {
-		panic(err)
-	}
 	get := func(path string, h http.HandlerFunc) {
 		mux.HandleFunc("GET "+path, h)
 		mux.HandleFunc(path, s.wrongMethod([]string{http.MethodGet}))
 	}
-	get(base+"/openapi.json", s.documented("application/json", "", append(text, '\n')))
-	get("/docs", s.documented("text/html; charset=utf-8", pageCSP(), docs))
+	get(base+"/openapi.json", s.documented("application/json", "", func() ([]byte, error) {
+		text, err := json.MarshalIndent(s.document, "", " ")
+		return append(text, '\n'), err
+	}))
+	get("/docs", s.documented("text/html; charset=utf-8", pageCSP(), func() ([]byte, error) { return docsPage(s.document) }))
 	get("/{$}", func(w http.ResponseWriter, r *http.Request) {
 		var state status
 		state.describe(s.Audit.Err())
@@ -89,13 +86,25 @@ func (s *Server) documents(mux *http.ServeMux) {
 	get("/security.txt", s.showSecurity)
 }
 
-// documented serves a part of the documentation to whom the settings permit it.
-func (s *Server) documented(kind, csp string, body []byte) http.HandlerFunc {
-	sum := sha256.Sum256(body)
-	tag := `"` + hex.EncodeToString(sum[:16]) + `"`
+// documented serves a part of the documentation, which build makes, to whom the settings permit it.
+func (s *Server) documented(kind, csp string, build func() ([]byte, error)) http.HandlerFunc {
+	type page struct {
+		body []byte
+		tag  string
+	}
+	made := sync.OnceValues(func() (page, error) {
+		body, err := build()
+		sum := sha256.Sum256(body)
+		return page{body, `"` + hex.EncodeToString(sum[:16]) + `"`}, err
+	})
 	return func(w http.ResponseWriter, r *http.Request) {
 		if err := s.mayRead(r); err != nil {
 			s.fail(w, r, err)
+			return
+		}
+		p, err := made()
+		if err != nil {
+			s.fail(w, r, fmt.Errorf("make the documentation: %w", err))
 			return
 		}
 		cache := "public, max-age=3600"
@@ -103,12 +112,12 @@ func (s *Server) documented(kind, csp string, body []byte) http.HandlerFunc {
 			cache = "private, max-age=3600"
 		}
 		w.Header().Set("Cache-Control", cache)
-		w.Header().Set("ETag", tag)
-		if strings.Contains(r.Header.Get("If-None-Match"), tag) {
+		w.Header().Set("ETag", p.tag)
+		if strings.Contains(r.Header.Get("If-None-Match"), p.tag) {
 			w.WriteHeader(http.StatusNotModified)
 			return
 		}
-		writePage(w, kind, csp, body)
+		writePage(w, kind, csp, p.body)
 	}
 }
 
