@@ -51,21 +51,6 @@ type RestoreOptions struct {
 	Step func(name string)
 }
 
-// Gone is an entry that somebody knows and the archive lacks.
-type Gone struct {
-	Generation string       `json:"generation"`
-	Seq        int64        `json:"seq"`
-	Time       store.Time   `json:"time"`
-	Action     audit.Action `json:"action"`
-	TargetType string       `json:"target_type,omitempty"`
-	TargetID   string       `json:"target_id,omitempty"`
-	Parts      int          `json:"parts,omitempty"` // personal parts that it erased, which are here too
-	Again      bool         `json:"again"`           // the restore does it again
-	LeftOut    bool         `json:"left_out"`        // as was asked
-
-	erased []audit.ErasedPart
-}
-
 // Behind is how far the archive is behind what somebody knows.
 type Behind struct {
 	Of      string     `json:"of"` // the live database, or an anchor
@@ -79,15 +64,15 @@ type Behind struct {
 
 // RestorePlan is what a restore would do.
 type RestorePlan struct {
-	Archive  Report   `json:"archive"`
-	Target   string   `json:"target"`
-	Note     string   `json:"note,omitempty"` // what happens there first
-	Schema   int64    `json:"schema"`         // that the rows are brought to
-	Migrates bool     `json:"migrates"`
-	Anchors  int      `json:"anchors"` // readable ones that know the installation
-	Behind   []Behind `json:"behind"`
-	Gone     []Gone   `json:"gone"`
-	Warnings []string `json:"warnings"`
+	Archive  Report         `json:"archive"`
+	Target   string         `json:"target"`
+	Note     string         `json:"note,omitempty"` // what happens there first
+	Schema   int64          `json:"schema"`         // that the rows are brought to
+	Migrates bool           `json:"migrates"`
+	Anchors  int            `json:"anchors"` // that can tell what came after the backup
+	Behind   []Behind       `json:"behind"`
+	Gone     []custody.Gone `json:"gone"`
+	Warnings []string       `json:"warnings"`
 }
 
 // Restore is a restore that was planned.
@@ -129,7 +114,7 @@ func PlanRestore(ctx context.Context, o RestoreOptions) (_ *Restore, err error) 
 	}
 	r.done = Reading(ctx, o.From, o.Name)
 	m := &r.archive.Manifest
-	r.Plan = RestorePlan{Schema: store.NewestSchema(), Migrates: m.Schema < store.NewestSchema(), Warnings: []string{}, Behind: []Behind{}, Gone: []Gone{}}
+	r.Plan = RestorePlan{Schema: store.NewestSchema(), Migrates: m.Schema < store.NewestSchema(), Warnings: []string{}, Behind: []Behind{}, Gone: []custody.Gone{}}
 	if m.Schema > r.Plan.Schema {
 		return nil, fmt.Errorf("%w: the archive's schema is number %d and this program knows up to %d; install the newer z4j-brain (the archive is of %s)",
 			store.ErrFutureSchema, m.Schema, r.Plan.Schema, m.Application)
@@ -262,23 +247,17 @@ func (r *Restore) compare(ctx context.Context, m *Manifest) (err error) {
 	for name, trouble := range watch.Troubles() {
 		r.warn("anchor %s can't be asked: %s", name, trouble)
 	}
-	r.Plan.Anchors = r.known.Readable
-	if r.known.Readable == 0 {
-		r.warn("no readable anchor knows this installation: nobody can tell what was revoked after the backup. API keys are suspended until " +
+	if r.Plan.Anchors = r.known.Tell(m.Generation, m.Audit.Size); r.Plan.Anchors == 0 {
+		r.warn("no readable anchor knows what came after the backup: nobody can tell what was revoked since. API keys are suspended until " +
 			"`z4j-brain restore release --keys`; look through users, memberships and agents")
 	}
-	common := descent(m.Generation, m.Audit.Size, r.known.Lines)
+	branch := r.known.Branch(m.Generation)
 	for _, w := range r.known.Newest {
-		if _, ok := common[w.Generation]; ok {
+		if _, ok := branch[w.Generation]; ok {
 			r.behind("anchor "+w.Where, audit.Row{Seq: w.Size, RowHMAC: w.RowHMAC, TS: w.Time}, fmt.Sprintf("%x", w.Root))
 		}
 	}
-	for i := range r.known.Lines {
-		l := &r.known.Lines[i]
-		if end, ok := common[l.Generation]; ok && l.Seq > end {
-			r.gone(l, end)
-		}
-	}
+	r.Plan.Gone = r.known.GoneBehind(m.Generation, m.Audit.Size, r.o.WithoutGenerations)
 	return nil
 }
 
@@ -287,37 +266,4 @@ func (r *Restore) behind(of string, head audit.Row, root string) {
 	r.Plan.Behind = append(r.Plan.Behind, Behind{
 		Of: of, Entries: max(0, head.Seq-m.Size), Seconds: max(0, (head.TS-m.At.UnixMicro())/1e6), Time: store.TimeAt(head.TS), head: head, root: root,
 	})
-}
-
-// descent gives the archive's history and all that came out of it, each with the size up to which it is the archive's own.
-func descent(generation string, size int64, lines []audit.Line) map[string]int64 {
-	common := map[string]int64{generation: size}
-	for grown := true; grown; {
-		grown = false
-		for i := range lines {
-			g, previous, fork, ok := beginning(&lines[i])
-			if !ok {
-				continue
-			}
-			of, known := common[previous]
-			if _, there := common[g]; known && !there {
-				common[g], grown = min(of, fork), true
-			}
-		}
-	}
-	return common
-}
-
-// gone notes an entry that the archive lacks. common is the size up to which its history is the archive's.
-func (r *Restore) gone(l *audit.Line, common int64) {
-	g := Gone{Generation: l.Generation, Seq: l.Seq, Time: store.TimeAt(l.Time), Action: l.Action, TargetType: l.Facts.TargetType, TargetID: l.Facts.TargetID}
-	g.LeftOut = slices.Contains(r.o.WithoutGenerations, l.Generation)
-	for _, p := range l.Facts.Erased {
-		if p.Seq <= common {
-			g.erased = append(g.erased, p)
-		}
-	}
-	g.Parts = len(g.erased)
-	g.Again = !g.LeftOut && (l.Action == audit.AgentRevoked || l.Action == audit.APIKeyRevoked || g.Parts > 0)
-	r.Plan.Gone = append(r.Plan.Gone, g)
 }

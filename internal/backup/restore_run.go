@@ -2,36 +2,17 @@ package backup
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"strings"
 	"sync"
 
 	"github.com/z4j-go/z4j/internal/audit"
 	"github.com/z4j-go/z4j/internal/custody"
-	"github.com/z4j-go/z4j/internal/id"
 	"github.com/z4j-go/z4j/internal/store"
 )
 
 // loaders is how many chunks are loaded at a time.
 const loaders = 2
-
-// beginning reads which history a line's entry begins.
-func beginning(l *audit.Line) (generation, previous string, fork int64, ok bool) {
-	if l.Action != audit.GenerationStarted && l.Action != audit.SystemRestored {
-		return "", "", 0, false
-	}
-	var d struct {
-		Generation string `json:"generation"`
-		Previous   string `json:"previous"`
-		Fork       int64  `json:"fork"`
-	}
-	if json.Unmarshal(l.Facts.Details, &d) != nil {
-		return "", "", 0, false
-	}
-	return d.Generation, d.Previous, d.Fork, d.Generation != "" && d.Previous != ""
-}
 
 // Run does what was planned. Whatever fails, and wherever it is killed, nothing is left that a brain would serve.
 func (r *Restore) Run(ctx context.Context) (out Restored, err error) {
@@ -153,9 +134,8 @@ func (r *Restore) prove(ctx context.Context, s *store.Store) error {
 // ending is what the last transaction does.
 func (r *Restore) ending(ctx context.Context, watch *custody.Custody) (end store.Restoration, err error) {
 	m := &r.archive.Manifest
-	end = store.Restoration{
-		Backup: m.ID, SnapshotAt: m.SnapshotAt, HeadSeq: m.Audit.Size, HeadHMAC: m.Audit.RowHMAC, By: r.o.By, SuspendKeys: r.known.Readable == 0,
-	}
+	end = store.Restoration{Backup: m.ID, SnapshotAt: m.SnapshotAt, HeadSeq: m.Audit.Size, HeadHMAC: m.Audit.RowHMAC, By: r.o.By, Revival: custody.RevivalOf(r.Plan.Gone)}
+	end.SuspendKeys = r.Plan.Anchors == 0
 	if r.Plan.Migrates {
 		end.MigratedFrom = m.Schema
 	}
@@ -165,27 +145,6 @@ func (r *Restore) ending(ctx context.Context, watch *custody.Custody) (end store
 		}
 		if b.root != "" && b.head.Seq > end.AnchorSize {
 			end.AnchorSize, end.AnchorRoot = b.head.Seq, b.root
-		}
-	}
-	for i := range r.Plan.Gone {
-		g := &r.Plan.Gone[i]
-		if !g.Again {
-			continue
-		}
-		if g.Parts > 0 {
-			end.Erasures = append(end.Erasures, store.Erasure{
-				Reason: fmt.Sprintf("erased by entry %d of generation %s, after the backup", g.Seq, g.Generation), Parts: g.erased,
-			})
-			continue
-		}
-		one, err := id.Parse(strings.TrimSpace(g.TargetID))
-		if err != nil {
-			return end, fmt.Errorf("read what entry %d of generation %s revoked: %w", g.Seq, g.Generation, err)
-		}
-		if g.Action == audit.AgentRevoked {
-			end.Agents = append(end.Agents, one)
-		} else {
-			end.Keys = append(end.Keys, one)
 		}
 	}
 	if end.Abandoned, err = watch.Abandoned(ctx); err != nil {

@@ -183,6 +183,57 @@ func TestRestoreWithoutAnchorsSuspendsKeys(t *testing.T) {
 	})
 }
 
+// TestOnlyWhoKnowsWhatWasLostTells: an anchor that ends before the backup, one whose lines can't be read, and the home of a
+// first restore know nothing of what was revoked after the backup.
+func TestOnlyWhoKnowsWhatWasLostTells(t *testing.T) {
+	eachSite(t, func(t *testing.T, s *site) {
+		stale := t.TempDir()
+		if err := os.CopyFS(stale, os.DirFS(s.home)); err != nil {
+			t.Fatal(err)
+		}
+		s.minted(t)
+		s.watch(t)
+		made := s.backup(t)
+		s.watch(t)
+		torn := t.TempDir()
+		if err := os.CopyFS(torn, os.DirFS(s.home)); err != nil {
+			t.Fatal(err)
+		}
+		lines, err := filepath.Glob(filepath.Join(torn, "anchors", "z4j", "*", "*", "lines.notes"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(lines) == 0 {
+			checkpoints, err := filepath.Glob(filepath.Join(torn, "anchors", "z4j", "*", "*"))
+			if err != nil || len(checkpoints) != 1 {
+				t.Fatal(checkpoints, err)
+			}
+			lines = []string{filepath.Join(checkpoints[0], "lines.notes")}
+		}
+		for _, path := range lines {
+			if err := errors.Join(os.RemoveAll(path), os.Mkdir(path, 0o700)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		first := t.TempDir()
+		o := s.restoring(t, made.Name, s.fresh(t, false))
+		o.Custody = watches(first)
+		run(t, o)
+		for name, tt := range map[string]struct {
+			home string
+			want int
+		}{
+			"it ends before the backup": {stale, 0}, "its lines can't be read": {torn, 0}, "the home of a first restore": {first, 0}, "the home": {s.home, 1},
+		} {
+			o := s.restoring(t, made.Name, s.fresh(t, false))
+			o.Custody = watches(tt.home)
+			if r := plan(t, o); r.Plan.Anchors != tt.want {
+				t.Errorf("%s: %d anchors tell, want %d; %q", name, r.Plan.Anchors, tt.want, r.Plan.Warnings)
+			}
+		}
+	})
+}
+
 // TestLessonL2RefusedRestoreChangesNothing: whatever is wrong is found before anything is touched.
 func TestLessonL2RefusedRestoreChangesNothing(t *testing.T) {
 	eachSite(t, func(t *testing.T, s *site) {

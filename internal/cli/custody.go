@@ -6,8 +6,11 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"os"
+	"slices"
 	"strings"
+	"text/tabwriter"
 	"time"
 
 	"github.com/z4j-go/z4j/internal/app"
@@ -18,17 +21,20 @@ import (
 )
 
 type auditAcknowledgeCmd struct {
-	Reason   string `required:"" help:"What happened to the database; it is recorded." placeholder:"TEXT"`
-	NoDefuse bool   `help:"Leave sessions and set-up tokens as the older state has them: ended ones live again."`
-	JSON     bool   `name:"json" help:"Print JSON."`
+	Reason            string   `required:"" help:"What happened to the database; it is recorded." placeholder:"TEXT"`
+	NoDefuse          bool     `help:"Leave everything as the older state has it: sessions that ended, and agents and API keys that were revoked since, live again."`
+	WithoutGeneration []string `help:"Leave out what was revoked and erased in this history, such as a drill's; may be given several times." placeholder:"ID"`
+	JSON              bool     `name:"json" help:"Print JSON."`
 }
 
 // Help is shown by `audit acknowledge-rollback --help`.
 func (auditAcknowledgeCmd) Help() string {
 	return `Ends the hold of changes after the database was found set back: restored, failed over, cut or changed. Find out first
 which: whoever could do that unnoticed has done it when you say that it is in order. The database as it is holds from then
-on, as a new generation of the audit log; what is lost stays on record. Sessions and set-up tokens, which an older state
-brings back to life, end, unless you decline.
+on, as a new generation of the audit log; what is lost stays on record. What an older state brings back to life ends, unless you
+decline: sessions and set-up tokens are void, and what the anchors know to have been revoked or erased since is revoked and erased
+again. Where no readable anchor knows what was lost, API keys are suspended. Schedules and notifications wait, and suspended API
+keys too, for ` + "`z4j-brain restore release`" + `.
 
 Exit codes: 0 acknowledged, 1 could not, 2 wrong arguments or settings, 3 nothing is in doubt.`
 }
@@ -39,7 +45,7 @@ func (a *auditAcknowledgeCmd) Run(c *call) error {
 		return exit(exitUsage, errors.New("--reason is empty"))
 	}
 	return c.withCustody(func(ctx context.Context, k *custody.Custody, _ *store.Store) error {
-		done, err := k.Acknowledge(ctx, byOperator().Actor, a.Reason, !a.NoDefuse)
+		done, err := k.Acknowledge(ctx, custody.Acknowledgement{By: byOperator().Actor, Reason: a.Reason, NoDefuse: a.NoDefuse, Without: a.WithoutGeneration})
 		if errors.Is(err, custody.ErrNoHold) {
 			return exit(exitAlready, err)
 		}
@@ -49,13 +55,32 @@ func (a *auditAcknowledgeCmd) Run(c *call) error {
 		if a.JSON {
 			return printJSON(c.stdout, done)
 		}
-		ended := "sessions and set-up tokens are void: everybody logs in again"
-		if !done.Defused {
-			ended = "sessions and set-up tokens are as that state has them"
-		}
-		_, err = fmt.Fprintf(c.stdout, "acknowledged: changes are made again, in generation %s, which follows entry %d of generation %s; %s\n", done.Generation, done.Fork, done.Previous, ended)
-		return err
+		return showAcknowledged(c.stdout, k, &done)
 	})
+}
+
+func showAcknowledged(out io.Writer, k *custody.Custody, done *custody.Acknowledged) error {
+	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	line := func(name, format string, args ...any) { fmt.Fprintf(w, "%s\t%s\n", name, fmt.Sprintf(format, args...)) }
+	line("acknowledged", "changes are made again, in generation %s, which follows entry %d of generation %s", done.Generation, done.Fork, done.Previous)
+	if !done.Defused {
+		line("void", "nothing: sessions, set-up tokens, agents and API keys are as that state has them")
+		return w.Flush()
+	}
+	troubles := k.Troubles()
+	for _, name := range slices.Sorted(maps.Keys(troubles)) {
+		line("anchor", "%s: %s", name, troubles[name])
+	}
+	showGone(line, done.Gone)
+	line("void", "sessions and set-up tokens: everybody logs in again; events that were acknowledged after %s may be gone", done.Gap.From)
+	line("done again", "%d revocations, %d erasures", done.Revoked, done.Erased)
+	next := "look around, then run `z4j-brain restore release`"
+	if done.Suspended {
+		line("suspended", "API keys: no readable anchor knows what was lost, so nobody can tell which were revoked")
+		next = "look through API keys, users, memberships and agents, then run `z4j-brain restore release --keys`"
+	}
+	line("next", "%s", next)
+	return w.Flush()
 }
 
 // withCustody is withStore with what watches the audit log.

@@ -17,6 +17,7 @@ import (
 	"github.com/z4j-go/z4j/internal/app"
 	"github.com/z4j-go/z4j/internal/backup"
 	"github.com/z4j-go/z4j/internal/config"
+	"github.com/z4j-go/z4j/internal/custody"
 	"github.com/z4j-go/z4j/internal/store"
 	"github.com/z4j-go/z4j/internal/target"
 )
@@ -174,8 +175,18 @@ func (r *restoreFromCmd) show(c *call, cfg *config.Config, planned *backup.Resto
 	for _, b := range p.Behind {
 		line("behind", "%s by %d entries and %s", b.Of, b.Entries, time.Duration(b.Seconds)*time.Second)
 	}
-	for i := range p.Gone {
-		g := &p.Gone[i]
+	showGone(line, p.Gone)
+	line("void", "sessions and set-up tokens; events that were acknowledged after %s are gone", m.SnapshotAt)
+	for _, text := range p.Warnings {
+		line("warning", "%s", text)
+	}
+	return w.Flush()
+}
+
+// showGone says what the anchors know that the log lacks.
+func showGone(line func(name, format string, args ...any), gone []custody.Gone) {
+	for i := range gone {
+		g := &gone[i]
 		what := string(g.Action)
 		if g.TargetID != "" {
 			what += " " + g.TargetID
@@ -189,11 +200,6 @@ func (r *restoreFromCmd) show(c *call, cfg *config.Config, planned *backup.Resto
 		}
 		line("after it", "%s (entry %d of generation %s, %s)%s", what, g.Seq, g.Generation, g.Time, then)
 	}
-	line("void", "sessions and set-up tokens; events that were acknowledged after %s are gone", m.SnapshotAt)
-	for _, text := range p.Warnings {
-		line("warning", "%s", text)
-	}
-	return w.Flush()
 }
 
 func showRestored(out io.Writer, done *backup.Restored) error {

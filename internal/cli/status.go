@@ -86,7 +86,11 @@ func (k *statusCmd) Run(c *call) error {
 			fmt.Fprintf(w, "%s\t%s\n", line[0], line[1])
 		}
 		for _, g := range out.DataGaps {
-			fmt.Fprintf(w, "events missing\tmaybe from %s to %s: backup %s was restored\n", g.From, g.Until, g.Backup)
+			why := "the database was set back"
+			if g.Backup != "" {
+				why = "backup " + g.Backup + " was restored"
+			}
+			fmt.Fprintf(w, "events missing\tmaybe from %s to %s: %s\n", g.From, g.Until, why)
 		}
 		if h := out.RestoreHeld; h != nil {
 			fmt.Fprintf(w, "held\tsince the restore of %s: run `z4j-brain restore release`%s\n", h.Since, map[bool]string{true: " --keys, API keys are suspended"}[h.Keys])

@@ -213,7 +213,7 @@ func TestLessonL6RollbackWhileNoBrainRan(t *testing.T) {
 				if err := b.Checkpoint(t.Context()); err != nil {
 					t.Error(err)
 				}
-				done, err := b.Acknowledge(t.Context(), audit.Actor{Kind: audit.CLI, ID: "root"}, "it was me", true)
+				done, err := b.Acknowledge(t.Context(), custody.Acknowledgement{By: audit.Actor{Kind: audit.CLI, ID: "root"}, Reason: "it was me"})
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -223,7 +223,7 @@ func TestLessonL6RollbackWhileNoBrainRan(t *testing.T) {
 				b.sign(t)
 				b.mustProve(t, "after all", 0)
 				l.start(t).mustHold(t, "a start after a checkpoint of the new history", "")
-				if _, err := b.Acknowledge(t.Context(), audit.Actor{Kind: audit.CLI}, "again", true); !errors.Is(err, custody.ErrNoHold) {
+				if _, err := b.Acknowledge(t.Context(), custody.Acknowledgement{By: audit.Actor{Kind: audit.CLI}, Reason: "again"}); !errors.Is(err, custody.ErrNoHold) {
 					t.Errorf("acknowledged twice: %v, want ErrNoHold", err)
 				}
 				list, err := b.Generations(t.Context())
@@ -258,7 +258,7 @@ func TestOlderCopyRestored(t *testing.T) {
 			}
 			b = l.start(t)
 			b.mustHold(t, "a copy", tt.why)
-			if _, err := b.Acknowledge(t.Context(), audit.Actor{Kind: audit.CLI}, "restored on purpose", true); err != nil {
+			if _, err := b.Acknowledge(t.Context(), custody.Acknowledgement{By: audit.Actor{Kind: audit.CLI}, Reason: "restored on purpose"}); err != nil {
 				t.Fatal(err)
 			}
 			b.mustHold(t, "acknowledged", "")
@@ -342,7 +342,7 @@ func TestDrillByHandWithTheSharedAnchor(t *testing.T) {
 
 			drill := copied.start(t, reach)
 			drill.mustHold(t, "the drill", "instance.json is missing")
-			if _, err := drill.Acknowledge(t.Context(), audit.Actor{Kind: audit.CLI}, "a drill", true); err != nil {
+			if _, err := drill.Acknowledge(t.Context(), custody.Acknowledgement{By: audit.Actor{Kind: audit.CLI}, Reason: "a drill"}); err != nil {
 				t.Fatal(err)
 			}
 			drill.change(t, 9)
@@ -573,7 +573,7 @@ func TestLinesOfALogThatWasSetBack(t *testing.T) {
 		revoke(b, "b2")
 		lines("in the hold, at home", l.home, nil, "map[a1:true a2:true a3:true a4:true a5:true b1:true b2:true]")
 		lines("in the hold, elsewhere", "", l.anchors, "map[a1:true a2:true a3:true a4:true a5:true]")
-		if _, err := after.Acknowledge(t.Context(), audit.Actor{Kind: audit.CLI, ID: "root"}, "it was me", true); err != nil {
+		if _, err := after.Acknowledge(t.Context(), custody.Acknowledgement{By: audit.Actor{Kind: audit.CLI, ID: "root"}, Reason: "it was me"}); err != nil {
 			t.Fatal(err)
 		}
 		if err := after.Watch(t.Context()); err != nil {
@@ -665,7 +665,7 @@ func TestLessonL1SwappedFile(t *testing.T) {
 	if err := b.Ingest(t.Context(), func(*store.IngestTx) error { return nil }); err != nil {
 		t.Errorf("events while held: %v, want them taken", err)
 	}
-	if _, err := b.Acknowledge(t.Context(), audit.Actor{Kind: audit.CLI}, "restored under the brain", true); err != nil {
+	if _, err := b.Acknowledge(t.Context(), custody.Acknowledgement{By: audit.Actor{Kind: audit.CLI}, Reason: "restored under the brain"}); err != nil {
 		t.Fatal(err)
 	}
 	b.mustHold(t, "acknowledged", "")
@@ -720,7 +720,7 @@ func TestPruneKeepsWhatWasAbandoned(t *testing.T) {
 		l.cut(t, 0)
 		l.exec(t, `DELETE FROM audit_generations`, `DELETE FROM audit_checkpoints`)
 		b := l.start(t)
-		if _, err := b.Acknowledge(t.Context(), audit.Actor{Kind: audit.CLI, ID: "root"}, "it was me", true); err != nil {
+		if _, err := b.Acknowledge(t.Context(), custody.Acknowledgement{By: audit.Actor{Kind: audit.CLI, ID: "root"}, Reason: "it was me"}); err != nil {
 			t.Fatal(err)
 		}
 		b.change(t, 3)

@@ -124,33 +124,16 @@ func (c *Custody) Checkpoints(ctx context.Context) ([]audit.Checkpoint, error) {
 
 // Lines returns what all readable anchors know of one installation's entries, by history and number, each once.
 func (c *Custody) Lines(ctx context.Context, instance string) ([]audit.Line, error) {
-	keys := c.publicKeys()
-	var out []audit.Line
-	seen := map[string]bool{}
-	for _, a := range c.anchors(ctx) {
-		found, err := a.histories(ctx, instance)
-		for _, h := range found {
-			if h.instance != instance {
-				continue
-			}
-			notes, bad := a.lines(ctx, h, 0)
-			err = cmp.Or(err, bad)
-			for _, n := range notes {
-				l, err := audit.OpenLine(n, keys...)
-				id := fmt.Sprint(l.Generation, l.Seq, l.RowHMAC, l.Facts.Part)
-				if err != nil || l.Instance != instance || seen[id] {
-					continue
-				}
-				seen[id] = true
-				out = append(out, l)
-			}
-		}
-		c.note(ctx, a.String(), err)
-	}
-	slices.SortStableFunc(out, func(a, b audit.Line) int {
-		return cmp.Or(cmp.Compare(a.Generation, b.Generation), cmp.Compare(a.Seq, b.Seq), cmp.Compare(a.Facts.Part, b.Facts.Part))
-	})
-	return out, nil
+	k, err := c.Known(ctx, instance)
+	return k.Lines, err
+}
+
+// Acknowledgement says who ends a hold, and how.
+type Acknowledgement struct {
+	By       audit.Actor
+	Reason   string
+	NoDefuse bool     // what the older state brings back to life lives
+	Without  []string // histories whose revocations and erasures are left out, such as a drill's
 }
 
 // Acknowledged says what Acknowledge did.
@@ -159,14 +142,21 @@ type Acknowledged struct {
 	Previous   string `json:"previous"`
 	Fork       int64  `json:"fork"`
 	Defused    bool   `json:"defused"`
+
+	Gone      []Gone         `json:"gone"` // what the anchors know and the log lacks
+	Revoked   int            `json:"revoked_again"`
+	Erased    int            `json:"erased_again"`
+	Suspended bool           `json:"api_keys_suspended"`
+	Gap       *store.DataGap `json:"data_gap"` // without its end
 }
 
 // ErrNoHold says that nothing is in doubt.
 var ErrNoHold = errors.New("the history is not in doubt")
 
-// Acknowledge ends a hold: the database as it is holds from now on, in a new history, at the place where it is. defuse
-// makes void what an older state would bring back to life.
-func (c *Custody) Acknowledge(ctx context.Context, by audit.Actor, reason string, defuse bool) (out Acknowledged, err error) {
+// Acknowledge ends a hold: the database as it is holds from now on, in a new history, at the place where it is. What an
+// older state would bring back to life is made void, and what the anchors know that was revoked or erased since is revoked
+// and erased again, unless that is declined.
+func (c *Custody) Acknowledge(ctx context.Context, a Acknowledgement) (out Acknowledged, err error) {
 	s := c.o.Store
 	held, err := s.Hold(ctx)
 	if err != nil {
@@ -188,15 +178,27 @@ func (c *Custody) Acknowledge(ctx context.Context, by audit.Actor, reason string
 	if err != nil {
 		return out, err
 	}
+	n := store.NewGeneration{Cause: "acknowledged", Reason: a.Reason, Actor: a.By, Fork: fork, Abandoned: abandoned}
+	if local.newest.Size > 0 {
+		n.AnchorSize, n.AnchorRoot = local.newest.Size, fmt.Sprintf("%x", local.newest.Root)
+	}
+	out = Acknowledged{Previous: st.current(), Fork: min(fork, st.head.Seq), Defused: !a.NoDefuse, Gone: []Gone{}}
+	if !a.NoDefuse {
+		r, gone, err := c.lost(ctx, &st, held, abandoned, a.Without)
+		if err == nil {
+			r.Gap, err = c.gap(ctx, out.Fork, held)
+		}
+		if err != nil {
+			return out, fmt.Errorf("find out what was lost: %w", err)
+		}
+		n.Defuse, out.Gap, out.Suspended = &r, &r.Gap, r.SuspendKeys
+		out.Gone, out.Revoked, out.Erased = append(out.Gone, gone...), len(r.Agents)+len(r.Keys), len(r.Erasures)
+	}
 	place, err := c.newPlace(ctx)
 	if err != nil {
 		return out, err
 	}
-	n := store.NewGeneration{Cause: "acknowledged", Reason: reason, Actor: by, Fork: fork, Abandoned: abandoned, Defuse: defuse, Place: &place}
-	if local.newest.Size > 0 {
-		n.AnchorSize, n.AnchorRoot = local.newest.Size, fmt.Sprintf("%x", local.newest.Root)
-	}
-	out = Acknowledged{Previous: st.current(), Fork: min(fork, st.head.Seq), Defused: defuse}
+	n.Place = &place
 	out.Generation, err = s.StartGeneration(ctx, n)
 	return out, err
 }

@@ -106,7 +106,7 @@ func TestRollbackIsNoticed(t *testing.T) {
 
 				verified := verifyStore(t, s, store.VerifyOptions{})
 				before := verified.Exit()
-				if _, err := other.StartGeneration(t.Context(), store.NewGeneration{Cause: "acknowledged", Reason: "it was me", Fork: max(tt.fork, 0), Defuse: true}); err != nil {
+				if _, err := other.StartGeneration(t.Context(), store.NewGeneration{Cause: "acknowledged", Reason: "it was me", Fork: max(tt.fork, 0), Defuse: &store.Revival{}}); err != nil {
 					t.Fatal(err)
 				}
 				for name, one := range map[string]*store.Store{"who acknowledged": other, "the other replica": s, "a new one": storetest.Open(t, url)} {
@@ -298,9 +298,13 @@ func TestLessonL15AcknowledgingEndsSessions(t *testing.T) {
 		if _, err := s.Lease(t.Context(), "backup", "me", now, store.TimeOf(now.Add(time.Hour))); err != nil {
 			t.Fatal(err)
 		}
-		for _, defuse := range []bool{false, true} {
-			if _, err := s.StartGeneration(t.Context(), store.NewGeneration{Cause: "acknowledged", Reason: "a test", Fork: 2, Defuse: defuse}); err != nil {
+		for _, revival := range []*store.Revival{nil, {}} {
+			defuse := revival != nil
+			if _, err := s.StartGeneration(t.Context(), store.NewGeneration{Cause: "acknowledged", Reason: "a test", Fork: 2, Defuse: revival}); err != nil {
 				t.Fatal(err)
+			}
+			if _, err := s.RestoreHeld(t.Context()); (err == nil) != defuse {
+				t.Errorf("defused %t: what waits for a release: %v", defuse, err)
 			}
 			if open, err := s.SetupOpen(t.Context(), now); err != nil || open == defuse {
 				t.Errorf("defused %t: the set-up token works: %t, %v", defuse, open, err)

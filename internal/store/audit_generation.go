@@ -163,13 +163,10 @@ type NewGeneration struct {
 	Abandoned  []string       // histories that anchors know and the log does not
 	Doubt      *Doubt         // what was found, if nothing recorded it yet
 	Restored   map[string]any // details of system.restored; nil: nothing was restored by us
-	Defuse     bool           // make void what must not come back to life
+	Defuse     *Revival       // make void what must not come back to life; nil: nothing
 	Place      *Place         // where the database lives from now on; nil: where it did
 
-	// A restore's own steps of the same transaction.
-	before func(*Tx) error          // after the defusing; may add to Restored
-	extra  []audit.Entry            // behind the entry of the restore
-	also   func(*Tx, []int64) error // gets the numbers of extra
+	last func(*Tx) error // the last step of the transaction
 }
 
 // StartGeneration begins a new history, which ends a hold. It returns its id.
@@ -183,18 +180,18 @@ func (s *Store) StartGeneration(ctx context.Context, n NewGeneration) (generatio
 		return "", err
 	}
 	g := newGeneration(previous, n.Cause)
+	if n.Defuse != nil {
+		if n.Defuse.Erasures, err = s.standing(ctx, n.Defuse.Erasures); err != nil {
+			return "", fmt.Errorf("start generation: %w", err)
+		}
+	}
 	var void Defused
 	a := appending{key: s.chain.signer(), doubted: true, anew: true}
-	a.before = func(tx *Tx) error {
-		if n.Defuse {
-			if void, err = tx.defuse(ctx, n.Restored != nil); err != nil {
-				return err
-			}
+	a.before = func(tx *Tx) (err error) {
+		if n.Defuse != nil {
+			void, err = tx.defuse(ctx, n.Defuse, n.Restored != nil)
 		}
-		if n.before != nil {
-			return n.before(tx)
-		}
-		return nil
+		return err
 	}
 	a.entries = func(h head) []audit.Entry {
 		g.Fork = min(n.Fork, h.seq)
@@ -210,14 +207,15 @@ func (s *Store) StartGeneration(ctx context.Context, n NewGeneration) (generatio
 				return err
 			}
 		}
-		if n.also == nil {
+		if n.Defuse != nil {
+			if err := tx.endRevival(ctx, n.Defuse, g.Started); err != nil {
+				return err
+			}
+		}
+		if n.last == nil {
 			return nil
 		}
-		numbers := make([]int64, len(n.extra))
-		for i := range numbers {
-			numbers[i] = rows[len(rows)-1-len(n.extra)+i].row.Seq
-		}
-		return n.also(tx, numbers)
+		return n.last(tx)
 	}
 	if err := s.beginIfWiped(ctx, &a); err != nil {
 		return "", err
@@ -253,7 +251,7 @@ func (n *NewGeneration) entries(h head, g *Generation, held *Hold, void Defused)
 		out = append(out, audit.New(n.Doubt.facts(h)))
 	}
 	var defused any
-	if n.Defuse {
+	if n.Defuse != nil {
 		defused = map[string]any{"sessions": void.Sessions, "setup_tokens": void.SetupTokens, "leases": void.Leases}
 	}
 	if n.Cause == "acknowledged" {
@@ -264,14 +262,20 @@ func (n *NewGeneration) entries(h head, g *Generation, held *Hold, void Defused)
 				details["lost_ts"] = held.LostTS.Time
 			}
 		}
+		maps.Copy(details, void.again)
 		out = append(out, audit.New(audit.Facts{Action: audit.RollbackAccepted, Actor: actor, Details: details}))
 	}
 	if n.Restored != nil {
 		details := map[string]any{"generation": g.ID, "previous": g.Previous, "fork": g.Fork, "defused": defused}
 		maps.Copy(details, n.Restored)
+		maps.Copy(details, void.again)
 		out = append(out, audit.New(audit.Facts{Action: audit.SystemRestored, Actor: actor, Details: details}))
 	}
-	out = append(out, n.extra...)
+	if n.Defuse != nil {
+		for i := range n.Defuse.Erasures {
+			out = append(out, n.Defuse.Erasures[i].entry(actor))
+		}
+	}
 	return append(out, audit.New(audit.Facts{Action: audit.GenerationStarted, Actor: actor, Details: map[string]any{
 		"generation": g.ID, "previous": g.Previous, "fork": g.Fork, "anchor_size": n.AnchorSize, "anchor_root": n.AnchorRoot, "cause": n.Cause, "reason": n.Reason,
 		"abandoned": n.Abandoned,
@@ -303,12 +307,14 @@ type Defused struct {
 	Sessions    int64 `json:"sessions"`
 	SetupTokens int64 `json:"setup_tokens"`
 	Leases      int64 `json:"leases"`
+
+	again map[string]any // details: what was revoked and erased once more
 }
 
 // defuse makes void what an older state of the database would bring back to life: sessions that were ended since, tokens
-// to set up the brain, and, in a database that was restored by us, leases of brains that are gone. Where brains may be at
-// work their leases stay: one holds a backup together, or deletes what is old.
-func (tx *Tx) defuse(ctx context.Context, restored bool) (d Defused, err error) {
+// to set up the brain, what was revoked, and, in a database that was restored by us, leases of brains that are gone. Where
+// brains may be at work their leases stay: one holds a backup together, or deletes what is old.
+func (tx *Tx) defuse(ctx context.Context, r *Revival, restored bool) (d Defused, err error) {
 	type part struct {
 		n    *int64
 		text string
@@ -330,5 +336,16 @@ func (tx *Tx) defuse(ctx context.Context, restored bool) (d Defused, err error) 
 			return d, wrap("defuse", err)
 		}
 	}
-	return d, nil
+	d.again, err = tx.revokeAgain(ctx, r)
+	return d, err
+}
+
+// endRevival erases what was erased since, whose entries stand before the one of the new history, and notes the gap.
+func (tx *Tx) endRevival(ctx context.Context, r *Revival, started int64) error {
+	for i := range r.Erasures {
+		if err := tx.eraseAgain(ctx, r.Erasures[i].Parts, started-int64(len(r.Erasures)-i)); err != nil {
+			return err
+		}
+	}
+	return tx.noteRevival(ctx, r)
 }

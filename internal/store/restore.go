@@ -26,15 +26,15 @@ const (
 // DataGap is a time of which events may be missing: agents forget what was acknowledged, and what was acknowledged after
 // a backup is not in it.
 type DataGap struct {
-	From   Time   `json:"from"` // the moment of the backup
+	From   Time   `json:"from"` // the moment of the state that came back
 	Until  Time   `json:"until"`
-	Backup string `json:"backup_id"`
+	Backup string `json:"backup_id"` // "": the database was set back by other means
 }
 
 // RestoreHeld says what waits for `restore release`.
 type RestoreHeld struct {
 	Since  Time   `json:"since"`
-	Backup string `json:"backup_id"`
+	Backup string `json:"backup_id"` // "": the database was set back by other means
 
 	Outgoing bool `json:"outgoing"`       // schedules' fires and notifications
 	Keys     bool `json:"keys_suspended"` // API keys
@@ -51,13 +51,19 @@ type Restoration struct {
 	AnchorSize   int64
 	AnchorRoot   string
 	By           By
+	Revival
 
-	Agents      []id.ID   // revoked after the backup
-	Keys        []id.ID   // API keys revoked after the backup
-	Erasures    []Erasure // made after the backup
+	Place     Place
+	Abandoned []string // histories that anchors know and the archive does not (custody.Abandoned)
+}
+
+// Revival is what an older state of the database brings back to life and must not, as far as anybody knows.
+type Revival struct {
+	Agents      []id.ID   // revoked since
+	Keys        []id.ID   // API keys revoked since
+	Erasures    []Erasure // made since
 	SuspendKeys bool      // since nobody can tell which were revoked
-	Place       Place
-	Abandoned   []string // histories that anchors know and the archive does not (custody.Abandoned)
+	Gap         DataGap   // of which events may be missing; until now
 }
 
 // Erasure is an audit.erased that a restored database lacks: the parts that it took, in order.
@@ -70,8 +76,7 @@ type Erasure struct {
 // the gap, and begins a new history at a new place, in one transaction, of which last is a part.
 func (s *Store) EndRestore(ctx context.Context, r Restoration, last func(*Tx) error) (generation string, err error) {
 	details := map[string]any{
-		"backup_id": r.Backup, "head_seq": r.HeadSeq, "head_row_hmac": r.HeadHMAC, "snapshot_at": r.SnapshotAt.Time,
-		"suspended_keys": r.SuspendKeys, "reason": "restored from a backup",
+		"backup_id": r.Backup, "head_seq": r.HeadSeq, "head_row_hmac": r.HeadHMAC, "snapshot_at": r.SnapshotAt.Time, "reason": "restored from a backup",
 	}
 	if r.MigratedFrom > 0 {
 		details["migrated_from"] = r.MigratedFrom
@@ -79,29 +84,10 @@ func (s *Store) EndRestore(ctx context.Context, r Restoration, last func(*Tx) er
 	if r.Lost.Seq > 0 {
 		details["lost_seq"], details["lost_row_hmac"], details["lost_ts"] = r.Lost.Seq, r.Lost.RowHMAC, TimeAt(r.Lost.TS).Time
 	}
-	erasures, err := s.standing(ctx, r.Erasures)
-	if err != nil {
-		return "", fmt.Errorf("end restore: %w", err)
-	}
-	details["erased"] = len(erasures)
+	r.Gap = DataGap{From: r.SnapshotAt, Backup: r.Backup}
 	n := NewGeneration{
 		Cause: "restored", Reason: "backup " + r.Backup, Actor: r.By.Actor, Fork: r.HeadSeq, AnchorSize: r.AnchorSize, AnchorRoot: r.AnchorRoot,
-		Restored: details, Defuse: true, Place: &r.Place, Abandoned: r.Abandoned,
-	}
-	n.before = func(tx *Tx) error { return tx.revokeAgain(ctx, &r, details) }
-	for i := range erasures {
-		n.extra = append(n.extra, erasures[i].entry(r.By))
-	}
-	n.also = func(tx *Tx, numbers []int64) error {
-		for i := range erasures {
-			if err := tx.eraseAgain(ctx, erasures[i].Parts, numbers[i]); err != nil {
-				return err
-			}
-		}
-		if err := tx.noteRestore(ctx, &r); err != nil {
-			return err
-		}
-		return last(tx)
+		Restored: details, Defuse: &r.Revival, Place: &r.Place, Abandoned: r.Abandoned, last: last,
 	}
 	if generation, err = s.StartGeneration(ctx, n); err != nil {
 		return "", fmt.Errorf("end restore: %w", err)
@@ -109,25 +95,26 @@ func (s *Store) EndRestore(ctx context.Context, r Restoration, last func(*Tx) er
 	return generation, nil
 }
 
-// revokeAgain revokes what was revoked after the backup, and puts what it did into details.
-func (tx *Tx) revokeAgain(ctx context.Context, r *Restoration, details map[string]any) error {
+// revokeAgain revokes what was revoked since the state that came back, and returns the details that tell of it.
+func (tx *Tx) revokeAgain(ctx context.Context, r *Revival) (details map[string]any, err error) {
+	details = map[string]any{"suspended_keys": r.SuspendKeys, "erased": len(r.Erasures)}
 	for _, part := range []struct {
 		detail, text string
 		ids          []id.ID
 	}{
 		{"revoked_agents", `UPDATE agents SET revoked_at = $1 WHERE id = $2 AND revoked_at IS NULL`, r.Agents},
-		{"revoked_keys", `UPDATE api_keys SET revoked_at = $1, revoked_reason = 'revoked after the backup that was restored', updated_at = $1
+		{"revoked_keys", `UPDATE api_keys SET revoked_at = $1, revoked_reason = 'revoked before the database was set back', updated_at = $1
 			WHERE id = $2 AND revoked_at IS NULL`, r.Keys},
 	} {
 		done := []string{}
 		for _, one := range part.ids {
 			res, err := tx.ExecContext(ctx, part.text, tx.now, one)
 			if err != nil {
-				return wrap("revoke again", err)
+				return nil, wrap("revoke again", err)
 			}
 			n, err := res.RowsAffected()
 			if err != nil {
-				return wrap("revoke again", err)
+				return nil, wrap("revoke again", err)
 			}
 			if n > 0 {
 				done = append(done, one.String())
@@ -136,10 +123,10 @@ func (tx *Tx) revokeAgain(ctx context.Context, r *Restoration, details map[strin
 		details[part.detail] = done
 	}
 	if !r.SuspendKeys {
-		return nil
+		return details, nil
 	}
-	_, err := tx.ExecContext(ctx, `UPDATE api_keys SET suspended_at = $1 WHERE suspended_at IS NULL AND revoked_at IS NULL`, tx.now)
-	return wrap("suspend API keys", err)
+	_, err = tx.ExecContext(ctx, `UPDATE api_keys SET suspended_at = $1 WHERE suspended_at IS NULL AND revoked_at IS NULL`, tx.now)
+	return details, wrap("suspend API keys", err)
 }
 
 // standing are those of erasures that have something to erase here.
@@ -170,12 +157,12 @@ func (s *Store) standing(ctx context.Context, erasures []Erasure) ([]Erasure, er
 	return out, nil
 }
 
-func (e *Erasure) entry(by By) audit.Entry {
+func (e *Erasure) entry(by audit.Actor) audit.Entry {
 	sum := sha256.New()
 	for _, p := range e.Parts {
 		sum.Write([]byte(audit.ErasureLine(p.Seq, p.Role)))
 	}
-	return by.entry(audit.Erased, audit.Project{}, audit.Target{}, map[string]any{
+	return By{Actor: by}.entry(audit.Erased, audit.Project{}, audit.Target{}, map[string]any{
 		"count": len(e.Parts), "sha256": hex.EncodeToString(sum.Sum(nil)), "reason": e.Reason,
 	})
 }
@@ -190,16 +177,38 @@ func (tx *Tx) eraseAgain(ctx context.Context, parts []audit.ErasedPart, entry in
 	return nil
 }
 
-func (tx *Tx) noteRestore(ctx context.Context, r *Restoration) error {
+// noteRevival notes the gap, and lets what goes out wait for ReleaseRestore. API keys that waited go on waiting.
+func (tx *Tx) noteRevival(ctx context.Context, r *Revival) error {
 	gaps, err := gapsOf(ctx, tx.metaText(gapsKey))
 	if err != nil {
 		return err
 	}
-	gaps = append(gaps, DataGap{From: r.SnapshotAt, Until: tx.now, Backup: r.Backup})
+	r.Gap.Until = tx.now
+	gaps = append(gaps, r.Gap)
 	if err := tx.putMeta(ctx, gapsKey, gaps[max(0, len(gaps)-maxGaps):]); err != nil {
 		return err
 	}
-	return tx.putMeta(ctx, restoreKey, RestoreHeld{Since: tx.now, Backup: r.Backup, Outgoing: true, Keys: r.SuspendKeys})
+	held, err := tx.restoreHeld(ctx)
+	if err != nil && !errors.Is(err, ErrNotHeld) {
+		return err
+	}
+	return tx.putMeta(ctx, restoreKey, RestoreHeld{Since: tx.now, Backup: r.Gap.Backup, Outgoing: true, Keys: r.SuspendKeys || held.Keys})
+}
+
+// restoreHeld is RestoreHeld inside the transaction.
+func (tx *Tx) restoreHeld(ctx context.Context) (RestoreHeld, error) {
+	return heldOf(ctx, tx.metaText(restoreKey))
+}
+
+func heldOf(ctx context.Context, read func(context.Context) (string, error)) (h RestoreHeld, err error) {
+	text, err := read(ctx)
+	if errors.Is(err, ErrNotFound) {
+		return h, ErrNotHeld
+	}
+	if err == nil {
+		err = json.Unmarshal([]byte(text), &h)
+	}
+	return h, wrap("read what a restore holds", err)
 }
 
 // metaText reads a value inside the transaction.
@@ -232,21 +241,14 @@ func gapsOf(ctx context.Context, read func(context.Context) (string, error)) ([]
 	return gaps, nil
 }
 
-// DataGaps lists the times of which events may be missing, since a backup was restored.
+// DataGaps lists the times of which events may be missing, since a backup was restored or the database was set back.
 func (s *Store) DataGaps(ctx context.Context) ([]DataGap, error) {
 	return gapsOf(ctx, func(ctx context.Context) (string, error) { return s.Meta(ctx, gapsKey) })
 }
 
 // RestoreHeld returns what waits for ReleaseRestore, or ErrNotHeld.
-func (s *Store) RestoreHeld(ctx context.Context) (h RestoreHeld, err error) {
-	text, err := s.Meta(ctx, restoreKey)
-	if errors.Is(err, ErrNotFound) {
-		return h, ErrNotHeld
-	}
-	if err == nil {
-		err = json.Unmarshal([]byte(text), &h)
-	}
-	return h, wrap("read what a restore holds", err)
+func (s *Store) RestoreHeld(ctx context.Context) (RestoreHeld, error) {
+	return heldOf(ctx, func(ctx context.Context) (string, error) { return s.Meta(ctx, restoreKey) })
 }
 
 // HoldOutgoing lets fires and notifications wait for ReleaseRestore, because the database may be a restored one.
@@ -263,16 +265,9 @@ func (s *Store) HoldOutgoing(ctx context.Context) error {
 // returns how many these were.
 func (s *Store) ReleaseRestore(ctx context.Context, keys bool, by By) (released int64, err error) {
 	err = s.Update(ctx, func(tx *Tx) error {
-		text, err := tx.metaText(restoreKey)(ctx)
-		if errors.Is(err, ErrNotFound) {
-			return ErrNotHeld
-		}
-		var h RestoreHeld
-		if err == nil {
-			err = json.Unmarshal([]byte(text), &h)
-		}
+		h, err := tx.restoreHeld(ctx)
 		if err != nil {
-			return wrap("read what a restore holds", err)
+			return err
 		}
 		if h.Outgoing = false; keys {
 			h.Keys = false

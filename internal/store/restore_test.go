@@ -61,9 +61,11 @@ func TestLessonL15NothingComesBackToLife(t *testing.T) {
 		agent, key := mustID(t, agents[0][0]), mustID(t, keys[0][0])
 		s := restored(t, &k, next, store.Restoration{
 			Backup: "b1", SnapshotAt: k.info.Time, HeadSeq: k.info.AuditSize, HeadHMAC: k.info.Head, By: store.By{Actor: audit.Actor{Kind: audit.CLI}},
-			Agents: []id.ID{agent, id.Random()}, Keys: []id.ID{key}, SuspendKeys: true,
-			Lost:     audit.Row{Seq: 99, RowHMAC: strings.Repeat("ab", 32), TS: time.Now().UnixMicro()},
-			Erasures: []store.Erasure{{Reason: "erased again", Parts: []audit.ErasedPart{{Seq: 3, Role: audit.RoleActor}, {Seq: 2, Role: audit.RoleTarget}, {Seq: 77, Role: audit.RoleActor}}}},
+			Lost: audit.Row{Seq: 99, RowHMAC: strings.Repeat("ab", 32), TS: time.Now().UnixMicro()},
+			Revival: store.Revival{
+				Agents: []id.ID{agent, id.Random()}, Keys: []id.ID{key}, SuspendKeys: true,
+				Erasures: []store.Erasure{{Reason: "erased again", Parts: []audit.ErasedPart{{Seq: 3, Role: audit.RoleActor}, {Seq: 2, Role: audit.RoleTarget}, {Seq: 77, Role: audit.RoleActor}}}},
+			},
 		})
 		db := storetest.DB(t, next)
 		for _, tt := range []struct{ sentence, q, want string }{
