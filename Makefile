@@ -15,7 +15,7 @@ CACHE := $(shell sh scripts/cache-dir.sh)
 export Z4J_TEST_CACHE = $(CACHE)
 
 .DEFAULT_GOAL := help
-.PHONY: help build loadgen run test test-postgres lint bench conformance nightly fuzz image first-light recipes mission docs-check venvs clean
+.PHONY: help build loadgen run test test-postgres lint bench conformance nightly fuzz image first-light recipes disasters mission docs-check venvs clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -60,6 +60,10 @@ recipes: build venvs ## the recipes of docs/operations/recipes, each with a real
 	sh scripts/recipes.sh postgres-dump
 	sh scripts/recipes.sh postgres-pitr
 
+disasters: build venvs ## a failover, and a Postgres that is killed again and again, each with a real worker
+	sh scripts/disasters.sh failover
+	sh scripts/disasters.sh killed
+
 mission: build venvs ## every line of docs/operations/backups.md, on both databases, with a real worker
 	sh scripts/mission.sh sqlite
 	sh scripts/mission.sh postgres
@@ -73,7 +77,7 @@ image: build ## check what the Dockerfile builds, without a container engine
 fuzz: ## every fuzz target for FUZZTIME each
 	sh scripts/fuzz.sh $(FUZZTIME)
 
-nightly: test-postgres bench conformance recipes ## what is too long for CI
+nightly: test-postgres bench conformance recipes disasters ## what is too long for CI
 	Z4J_NIGHTLY=1 $(GO) test -count=1 -timeout 60m ./internal/store ./internal/backup ./internal/custody ./internal/prune
 	Z4J_NIGHTLY=1 $(GO) test -count=1 -timeout 60m -run 'TestKilled' ./internal/cli
 	sh scripts/fuzz.sh 2m

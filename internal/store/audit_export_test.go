@@ -267,9 +267,10 @@ func fill(t testing.TB, s *store.Store, n int) {
 
 func fillWith(t testing.TB, s *store.Store, n int, name string) {
 	t.Helper()
+	batch := min(1000, 1+(1<<20)/len(name)) // one megabyte: who holds the chain has two seconds
 	for i := 0; i < n; {
 		var entries []audit.Entry
-		for ; len(entries) < 1000 && i < n; i++ {
+		for ; len(entries) < batch && i < n; i++ {
 			entries = append(entries, audit.New(audit.Facts{
 				Action: audit.AgentMinted, Actor: audit.Actor{Kind: audit.User, ID: fmt.Sprint("u", i%10), Label: "ann@example.org", IP: "203.0.113.7", UserAgent: "curl/8"},
 				Target: audit.Target{ID: fmt.Sprint(i), Label: "agent"}, Details: map[string]any{"name": fmt.Sprint(name, "-", i)}, RequestID: "req_0123456789abcdef",
