@@ -144,7 +144,7 @@ var catalogue = map[Action]Kind{
 
 	SystemRestored: {Target: "system", Held: true, Line: true, Grave: true, Details: []string{
 		"backup_id", "generation", "previous", "fork", "head_seq", "head_row_hmac", "lost_seq", "lost_row_hmac", "lost_ts", "defused",
-		"snapshot_at", "migrated_from", "revoked_agents", "revoked_keys", "suspended_keys", "erased",
+		"snapshot_at", "migrated_from", "revoked_agents", "revoked_keys", "suspended_keys", "erased", "accepted",
 	}},
 	SystemReleased: {Target: "system", Grave: true, Details: []string{"backup_id", "keys"}},
 

@@ -57,6 +57,7 @@ type Result struct {
 	Raw       int64      `json:"raw_bytes"`
 	Encrypted bool       `json:"encrypted"`
 	Verified  bool       `json:"verified"`
+	Reason    string     `json:"reason,omitempty"` // why it is not, though it was read: the database itself is not right
 	Started   store.Time `json:"started_at"`
 	Finished  store.Time `json:"finished_at"`
 	Manifest  Manifest   `json:"manifest"`
@@ -175,7 +176,7 @@ func (o *Options) run(ctx context.Context, r *Result) error {
 	if err := o.verify(ctx, r, check); err != nil {
 		return errors.Join(fmt.Errorf("the archive was made and is not good; it was removed: %w", err), o.remove(ctx, r.Name))
 	}
-	r.Verified = true
+	r.Verified = r.Reason == ""
 	return nil
 }
 
@@ -297,13 +298,17 @@ func (o *Options) verify(ctx context.Context, r *Result, identities []age.Identi
 	return nil
 }
 
-// findings tells what a verification found in the database itself: an archive of it is as good as it.
+// findings tells what a verification found in the database itself: an archive of it is as good as it, and is kept, but a
+// restore refuses it unless that is accepted, so it does not count as verified.
 func (r *Result) findings(ctx context.Context, report *Report, log *slog.Logger) {
 	for _, one := range report.Disagree {
 		log.WarnContext(ctx, "the backup holds what the database holds, and that contradicts itself", "backup", r.ID, "what", one)
 	}
 	if code := report.Audit.Exit(); code != audit.ExitProved {
 		log.ErrorContext(ctx, "the audit log in the backup is not proved: run z4j-brain audit verify", "backup", r.ID, "exit_code", code)
+	}
+	if fault := report.Fault(); fault != "" {
+		r.Reason = "content: " + fault
 	}
 }
 
@@ -318,11 +323,15 @@ func (o *Options) completed(ctx context.Context, r *Result) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), recordIn) // it is made: a stop does not undo it
 	defer cancel()
 	m := &r.Manifest
-	err := o.record(ctx, audit.Facts{Action: audit.BackupCompleted, Details: map[string]any{
+	details := map[string]any{
 		"backup": r.ID, "target": r.Target, "file": r.Name, "sha256": r.SHA256, "bytes": r.Bytes, "rows": r.Rows, "snapshot_at": m.SnapshotAt.String(),
 		"head_seq": m.Audit.Size, "head_row_hmac": m.Audit.RowHMAC, "generation": m.Generation, "encrypted": r.Encrypted, "verified": r.Verified,
 		"started_at": r.Started.String(), "finished_at": r.Finished.String(), "without": o.Without, "held": m.Hold != nil,
-	}, Target: audit.Target{ID: r.ID}})
+	}
+	if r.Reason != "" {
+		details["reason"] = r.Reason[:min(len(r.Reason), maxReasons)]
+	}
+	err := o.record(ctx, audit.Facts{Action: audit.BackupCompleted, Details: details, Target: audit.Target{ID: r.ID}})
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrUnrecorded, err)
 	}

@@ -370,6 +370,10 @@ func TestWhatIsWrongInTheDatabaseIsSeenInItsBackup(t *testing.T) {
 				if err != nil {
 					t.Fatalf("got %v, want a backup all the same: it is as good as the database", err)
 				}
+				last, err := backup.Last(t.Context(), l.Store, audit.BackupCompleted)
+				if r.Verified || err != nil || last.Verified || !strings.Contains(last.Reason, tt.want) {
+					t.Errorf("got verified %v, recorded %+v, %v, want it not verified, and why", r.Verified, last, err)
+				}
 				report, err := verify(t, o, r.Name)
 				if err != nil || report.Exit() != backup.ExitBad || !strings.Contains(strings.Join(report.Disagree, "\n"), tt.want) {
 					t.Errorf("verify: got %q, %v, want it to say %q", report.Disagree, err, tt.want)

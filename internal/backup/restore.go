@@ -41,6 +41,7 @@ type RestoreOptions struct {
 	Custody func(s *store.Store) *custody.Custody
 
 	KnownHead          string   // row_hmac of an entry that the archive must hold; "": none
+	Tampered           bool     // accept an archive whose content is not right
 	Unsigned           bool     // accept an archive whose signature no key at hand proves
 	WithoutGenerations []string // whose revocations and erasures are left out, such as a drill's
 
@@ -175,12 +176,13 @@ func (r *Restore) checkMaster(m *Manifest) error {
 func (r *Restore) judge(ctx context.Context) error {
 	report := &r.Plan.Archive
 	m := &report.Manifest
-	if len(report.Disagree) > 0 {
-		return fmt.Errorf("%w: %s", ErrTampered, strings.Join(report.Disagree, "; "))
+	if fault := report.Fault(); fault != "" {
+		if !r.o.Tampered {
+			return fmt.Errorf("%w: %s. If there is no better one, --accept-tampered restores it as it is, which is recorded", ErrTampered, fault)
+		}
+		r.warn("what it holds is not right, which was accepted: %s", fault)
 	}
-	switch report.Audit.Exit() {
-	case audit.ExitProved:
-	case audit.ExitUnprovable:
+	if report.Audit.Exit() == audit.ExitUnprovable {
 		for _, u := range report.Audit.Unprovable {
 			if u.To >= m.Audit.Size {
 				return fmt.Errorf("%w: its newest audit entry is signed with an audit secret that is not at hand (it needs key ids %s): give them in Z4J_AUDIT_SECRET and Z4J_AUDIT_SECRETS_PREVIOUS",
@@ -188,8 +190,6 @@ func (r *Restore) judge(ctx context.Context) error {
 			}
 		}
 		r.warn("not all of its audit log can be proved: an audit secret is missing")
-	default:
-		return fmt.Errorf("%w: its audit log is not: %s", ErrTampered, firstFault(&report.Audit))
 	}
 	if !report.Signed {
 		r.warn("its signature is proved by no key at hand (key id %s), which was accepted", report.KID)

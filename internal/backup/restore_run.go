@@ -124,6 +124,8 @@ func (r *Restore) prove(ctx context.Context, s *store.Store) error {
 	switch code := report.Exit(); {
 	case code == audit.ExitProved, code == audit.ExitUnprovable && r.Plan.Archive.Audit.Exit() == audit.ExitUnprovable:
 		return nil
+	case r.o.Tampered && r.Plan.Archive.Fault() != "":
+		return nil
 	case code == audit.ExitBehind:
 		return fmt.Errorf("%w: its audit log is against what an anchor knows of the same history: the archive is not of this installation as it was", ErrTampered)
 	default:
@@ -136,6 +138,7 @@ func (r *Restore) ending(ctx context.Context, watch *custody.Custody) (end store
 	m := &r.archive.Manifest
 	end = store.Restoration{Backup: m.ID, SnapshotAt: m.SnapshotAt, HeadSeq: m.Audit.Size, HeadHMAC: m.Audit.RowHMAC, By: r.o.By, Revival: custody.RevivalOf(r.Plan.Gone)}
 	end.SuspendKeys = r.Plan.Anchors == 0
+	end.Accepted = r.Plan.Archive.Fault()
 	if r.Plan.Migrates {
 		end.MigratedFrom = m.Schema
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"hash/maphash"
 	"slices"
+	"strings"
 	"sync"
 
 	"github.com/z4j-go/z4j/internal/audit"
@@ -43,6 +44,15 @@ func (r *Report) Exit() int {
 		return ExitUnprovable
 	}
 	return ExitGood
+}
+
+// Fault says in what the content is not right: what a restore refuses unless it is accepted. "": in nothing.
+func (r *Report) Fault() string {
+	faults := slices.Clone(r.Disagree)
+	if code := r.Audit.Exit(); code == audit.ExitTampered || code == audit.ExitBehind {
+		faults = append(faults, "its audit log is not proved: "+firstFault(&r.Audit))
+	}
+	return strings.Join(faults, "; ")
 }
 
 // ExitOf is the exit code of an error of Open, Read or Verify; 0 is none that tells of an archive.

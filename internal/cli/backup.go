@@ -52,8 +52,8 @@ func (backupCreateCmd) Help() string {
 	return `Makes one archive of the whole database as it is at one moment, while the brain runs. It holds no secrets: the command says
 which ones a restore needs. Nothing is left behind under the archive's name unless it is whole.
 
-Exit codes: 0 made, verified and recorded; 1 could not (nothing is left that looks like a backup), or made and not recorded, as the
-message says; 2 wrong arguments or settings; 5 another backup or prune is under way.`
+Exit codes: 0 made, verified and recorded; 1 could not (nothing is left that looks like a backup), or made and not recorded, or
+made of a database that is not right, as the message says; 2 wrong arguments or settings; 5 another backup or prune is under way.`
 }
 
 // Run makes a backup.
@@ -80,6 +80,9 @@ func (b *backupCreateCmd) Run(c *call) error {
 		out := c.stdout
 		if b.To == "-" {
 			out = c.stderr
+		}
+		if r.Reason != "" {
+			err = errors.Join(err, fmt.Errorf("the backup holds what the database holds, and that is not right, so that a restore refuses it unless that is accepted: %s", r.Reason))
 		}
 		if b.JSON {
 			return errors.Join(err, printJSON(out, r))
@@ -155,6 +158,9 @@ func showBackup(out io.Writer, r *backup.Result) error {
 	line("audit head", "%d %s", r.Manifest.Audit.Size, r.Manifest.Audit.RowHMAC)
 	line("encrypted", "%s", yes(r.Encrypted))
 	line("verified", "%s", yes(r.Verified))
+	if r.Reason != "" {
+		line("not right", "%s", r.Reason)
+	}
 	if err := w.Flush(); err != nil {
 		return err
 	}
@@ -317,6 +323,9 @@ func showBackups(out io.Writer, in target.Target, list []backup.Entry) error {
 		}
 		if e.Record != nil && e.Record.Held {
 			state += ", made in hold"
+		}
+		if e.Record != nil && e.Record.Reason != "" {
+			state += ", not right"
 		}
 		if e.Reading {
 			state += ", being read"

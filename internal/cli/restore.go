@@ -35,6 +35,7 @@ type restoreFromCmd struct {
 	Plan              bool     `help:"Say what would be done, and do nothing."`
 	Yes               bool     `help:"Don't ask."`
 	KnownHead         string   `help:"The row_hmac of an audit entry that you know: an archive without it is refused." placeholder:"ROW_HMAC"`
+	AcceptTampered    bool     `help:"Accept an archive whose content is not right, such as an audit log that was tampered with; it is recorded."`
 	AcceptUnsigned    bool     `help:"Accept an archive that was signed with an audit secret that is not at hand."`
 	WithoutGeneration []string `help:"Leave out what was revoked and erased in this history, such as a drill's; may be given several times." placeholder:"ID"`
 	JSON              bool     `name:"json" help:"Print JSON."`
@@ -118,6 +119,7 @@ func (r *restoreFromCmd) options(c *call, cfg *config.Config) (o backup.RestoreO
 		return o, err
 	}
 	o.By, o.KnownHead, o.Unsigned, o.WithoutGenerations = byOperator(), strings.TrimSpace(r.KnownHead), r.AcceptUnsigned, r.WithoutGeneration
+	o.Tampered = r.AcceptTampered
 	if !r.JSON {
 		o.Progress = c.backupProgress()
 	}

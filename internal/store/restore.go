@@ -20,7 +20,10 @@ var ErrNotHeld = errors.New("no restore waits to be released")
 const (
 	restoreKey = "restore_held"
 	gapsKey    = "data_gaps"
-	maxGaps    = 100 // restores that are told of; the audit log has all
+
+	maxAccepted = 1 << 10 // bytes of what was accepted, in the audit log
+
+	maxGaps = 100 // restores that are told of; the audit log has all
 )
 
 // DataGap is a time of which events may be missing: agents forget what was acknowledged, and what was acknowledged after
@@ -54,6 +57,7 @@ type Restoration struct {
 	Revival
 
 	Place     Place
+	Accepted  string   // in what the archive is not right, which the operator accepted; "": in nothing
 	Abandoned []string // histories that anchors know and the archive does not (custody.Abandoned)
 }
 
@@ -83,6 +87,9 @@ func (s *Store) EndRestore(ctx context.Context, r Restoration, last func(*Tx) er
 	}
 	if r.Lost.Seq > 0 {
 		details["lost_seq"], details["lost_row_hmac"], details["lost_ts"] = r.Lost.Seq, r.Lost.RowHMAC, TimeAt(r.Lost.TS).Time
+	}
+	if r.Accepted != "" {
+		details["accepted"] = r.Accepted[:min(len(r.Accepted), maxAccepted)]
 	}
 	r.Gap = DataGap{From: r.SnapshotAt, Backup: r.Backup}
 	n := NewGeneration{
