@@ -118,6 +118,11 @@ func put(ctx context.Context, in target.Target, name string) error {
 // good reports whether the audit log says that the archive is complete and was verified.
 func (e *Entry) good() bool { return e.State == StateRecorded && e.Record.good() }
 
+// faulty reports whether the audit log says that the archive is complete, and what it holds not right.
+func (e *Entry) faulty() bool {
+	return e.State == StateRecorded && !e.Record.Verified && e.Record.Reason != "" && len(e.Record.Without) == 0
+}
+
 // ErrNoBackup says that of the archives in a target none can be meant by the newest.
 var ErrNoBackup = errors.New("there is no backup that can be meant")
 
@@ -213,28 +218,41 @@ func Prune(ctx context.Context, o Options, keep Keep, plan bool) (Pruned, error)
 	return p, o.prune(ctx, &p, keep)
 }
 
-// choose sets what is kept of a list.
+// choose sets what is kept of a list. Backups of a database that is not right are chosen among themselves: they take the place
+// of no good one, and are not kept for ever when there are no others.
 func choose(list []Entry, instance string, keep Keep) {
-	var good []int
-	var times []time.Time
+	own := func(accept func(e *Entry) bool) (found []int) {
+		for i := range list {
+			if list[i].Instance == instance && accept(&list[i]) {
+				found = append(found, i)
+			}
+		}
+		return found
+	}
 	for i := range list {
 		list[i].Kept = true
-		if list[i].Instance == instance && list[i].good() {
-			good, times = append(good, i), append(times, list[i].At)
-		}
 	}
-	var oldest time.Time // that is kept
+	oldest := chosen(list, own((*Entry).good), keep)
+	chosen(list, own((*Entry).faulty), keep)
+	for _, i := range own(func(e *Entry) bool { return e.State != StateDiffers && !e.good() }) {
+		e := &list[i]
+		e.Kept = e.Kept && !e.At.Before(oldest)
+	}
+}
+
+// chosen keeps of some entries what the rules keep, and tells how old the oldest of those is.
+func chosen(list []Entry, some []int, keep Keep) (oldest time.Time) {
+	times := make([]time.Time, len(some))
+	for i, at := range some {
+		times[i] = list[at].At
+	}
 	for i, kept := range keep.Choose(times) {
-		list[good[i]].Kept = kept
+		list[some[i]].Kept = kept
 		if kept && (oldest.IsZero() || times[i].Before(oldest)) {
 			oldest = times[i]
 		}
 	}
-	for i := range list {
-		if e := &list[i]; e.Instance == instance && e.State != StateDiffers && !e.good() {
-			e.Kept = !e.At.Before(oldest)
-		}
-	}
+	return oldest
 }
 
 // prune records first what goes: a file that is gone without an entry would be a riddle, an entry too much is none.

@@ -84,6 +84,8 @@ type Restore struct {
 	archive *Archive
 	done    func()
 	known   custody.Known
+
+	accepted []string // in what it is not right
 }
 
 // Restored is what a restore did.
@@ -177,8 +179,8 @@ func (r *Restore) judge(ctx context.Context) error {
 	report := &r.Plan.Archive
 	m := &report.Manifest
 	if fault := report.Fault(); fault != "" {
-		if !r.o.Tampered {
-			return fmt.Errorf("%w: %s. If there is no better one, --accept-tampered restores it as it is, which is recorded", ErrTampered, fault)
+		if err := r.wrong(fault); err != nil {
+			return err
 		}
 		r.warn("what it holds is not right, which was accepted: %s", fault)
 	}
@@ -204,6 +206,15 @@ func (r *Restore) judge(ctx context.Context) error {
 		return nil
 	}
 	return r.findHead(ctx)
+}
+
+// wrong refuses what is not right, or notes that it was accepted.
+func (r *Restore) wrong(fault string) error {
+	if !r.o.Tampered {
+		return fmt.Errorf("%w: %s. If there is no better one, --accept-tampered restores it as it is, which is recorded", ErrTampered, fault)
+	}
+	r.accepted = append(r.accepted, fault)
+	return nil
 }
 
 func firstFault(r *audit.Report) string {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 
 	"github.com/z4j-go/z4j/internal/audit"
@@ -121,16 +122,14 @@ func (r *Restore) prove(ctx context.Context, s *store.Store) error {
 	if err != nil {
 		return err
 	}
+	fault := fmt.Sprintf("the restored audit log is not proved (exit code %d): %s", report.Exit(), firstFault(&report))
 	switch code := report.Exit(); {
 	case code == audit.ExitProved, code == audit.ExitUnprovable && r.Plan.Archive.Audit.Exit() == audit.ExitUnprovable:
 		return nil
-	case r.o.Tampered && r.Plan.Archive.Fault() != "":
-		return nil
 	case code == audit.ExitBehind:
-		return fmt.Errorf("%w: its audit log is against what an anchor knows of the same history: the archive is not of this installation as it was", ErrTampered)
-	default:
-		return fmt.Errorf("%w: the restored audit log is not proved (exit code %d): %s", ErrTampered, code, firstFault(&report))
+		fault = "its audit log is against what an anchor knows of the same history: the archive is not of this installation as it was"
 	}
+	return r.wrong(fault)
 }
 
 // ending is what the last transaction does.
@@ -138,7 +137,7 @@ func (r *Restore) ending(ctx context.Context, watch *custody.Custody) (end store
 	m := &r.archive.Manifest
 	end = store.Restoration{Backup: m.ID, SnapshotAt: m.SnapshotAt, HeadSeq: m.Audit.Size, HeadHMAC: m.Audit.RowHMAC, By: r.o.By, Revival: custody.RevivalOf(r.Plan.Gone)}
 	end.SuspendKeys = r.Plan.Anchors == 0
-	end.Accepted = r.Plan.Archive.Fault()
+	end.Accepted = strings.Join(r.accepted, "; ")
 	if r.Plan.Migrates {
 		end.MigratedFrom = m.Schema
 	}

@@ -189,8 +189,9 @@ type backupPruneCmd struct {
 // Help is shown by `backup prune --help`.
 func (backupPruneCmd) Help() string {
 	return `Keeps the newest backup of each of the last so many days, weeks, months; the newest of all always stays. Only those count that
-the audit log knows as complete and verified; another one goes when it is older than all that are kept. What is being read, what is
-not as it was recorded, backups of other installations and other files are left alone. The removal is recorded.
+the audit log knows as complete and verified; another one goes when it is older than all that are kept. Backups of a database that
+was not right are kept by the same rules, apart from the good ones. What is being read, what is not as it was recorded, backups of
+other installations and other files are left alone. The removal is recorded.
 
 Exit codes: 0 done; 1 could not; 2 wrong arguments or settings; 5 another backup or prune is under way.`
 }
