@@ -45,7 +45,8 @@ type Verifier struct {
 	next   int64  // number of the next row
 	prev   string // HMAC of the row before it; "" with unlinked: not known
 	linked bool   // prev is known
-	whole  bool   // the walk began at row 1, so every tombstone is met
+	whole  bool   // every tombstone is met: the walk began at row 1, or the erasure came after all that a prune took was gone
+	behind int64  // the walk began behind a prune that went up to here; 0: it did not
 	part   bool   // the rows end before the chain does
 	sparse bool   // rows are left out on purpose
 	anyKey bool   // nothing says when keys signed
@@ -137,7 +138,7 @@ func claimedBoundary(r *Row) (b Boundary, kid string, ok bool) {
 
 // Begin lets the walk start behind a boundary.
 func (v *Verifier) Begin(b Boundary) {
-	v.next, v.prev, v.whole = b.Through+1, b.RowHMAC, false
+	v.next, v.prev, v.whole, v.behind = b.Through+1, b.RowHMAC, false, b.Through
 	for _, k := range b.Kids {
 		v.kids[k.KID] = life{k.Introduced, k.Retired}
 	}
@@ -161,7 +162,7 @@ func (v *Verifier) BeginUnproved(b Boundary) {
 
 // BeginAt lets the walk start at row seq without knowing what stands before it; Seed tells of the keys.
 func (v *Verifier) BeginAt(seq int64) {
-	v.next, v.prev, v.linked, v.whole = seq, "", false, false
+	v.next, v.prev, v.linked, v.whole, v.behind = seq, "", false, false, 0
 	v.tree = nil
 }
 
@@ -231,6 +232,9 @@ func (v *Verifier) Take(r *Checked) {
 		v.unprovable(r.Seq, UnknownKey, "key "+r.KID+" was not given")
 	}
 	v.persons(r)
+	if r.body != nil && r.proved && r.body.Action == string(PruneCompleted) {
+		v.pruneCompleted(r.body)
+	}
 	if r.body != nil && r.body.Action == string(Erased) && (r.proved || !r.known) {
 		v.erasedEntry(r.body)
 	}
@@ -266,7 +270,7 @@ func (v *Verifier) gap(through int64) bool {
 		return false
 	}
 	v.note(fmt.Sprintf("rows %d to %d were pruned while the log was read", v.next, through))
-	v.whole, v.linked = false, through == b.Through
+	v.whole, v.behind, v.linked = false, 0, through == b.Through
 	if v.linked {
 		v.prev = b.RowHMAC
 	} else {

@@ -425,6 +425,48 @@ func TestErasureInAPart(t *testing.T) {
 	expect(t, "one part more is gone", walk([]audit.Key{key}, nil, rows, parts), 1, 4, audit.PersonalMissing)
 }
 
+// TestErasureBehindAPruneIsExact: one that was recorded after a prune had ended tells of all parts that it erased; an older
+// one may tell of some that are pruned.
+func TestErasureBehindAPruneIsExact(t *testing.T) {
+	for _, tt := range []struct {
+		name  string
+		ended int64 // up to where the prune went of which the log says that it ended; 0: it does not say so
+		claim int
+		seqs  []int64
+		exit  int
+		notes int
+	}{
+		{"after the end: exactly these", 2, 2, []int64{3, 5}, 0, 0},
+		{"after the end: one is there again", 2, 2, []int64{5}, 1, 0},
+		{"after the end: it says more, and others are gone", 2, 9, []int64{4, 6}, 1, 0},
+		{"before the end: it says more", 0, 9, []int64{3, 5}, 0, 1},
+		{"after the end of another prune: it says more", 1, 9, []int64{3, 5}, 0, 1},
+	} {
+		c := sample(t)
+		through := c.rows[1]
+		if tt.ended > 0 {
+			c.add(t, audit.Facts{Action: audit.PruneCompleted, Actor: audit.Actor{Kind: audit.CLI}, Details: map[string]any{"through": tt.ended, "rows": tt.ended, "archive": "there"}})
+		}
+		c.add(t, audit.Facts{Action: audit.Erased, Actor: audit.Actor{Kind: audit.CLI}, Details: map[string]any{
+			"count": tt.claim, "sha256": sum(audit.ErasureLine(3, audit.RoleActor) + audit.ErasureLine(5, audit.RoleActor)),
+		}})
+		rows, parts := c.clone()
+		for _, seq := range tt.seqs {
+			parts[seq][0] = audit.Personal{Seq: seq, Role: audit.RoleActor, ErasedBy: c.head().Seq}
+		}
+		key := newKey(t, secretA)
+		v := audit.NewVerifier([]audit.Key{key})
+		v.Begin(audit.Boundary{Through: 2, RowHMAC: through.RowHMAC, Kids: []audit.KeyTime{{KID: key.KID(), Introduced: 1}}})
+		for i := range rows[2:] {
+			r := &rows[2+i]
+			v.Row(r, parts[r.Seq])
+		}
+		if r := v.Finish(int64(len(rows)) - 2); r.Exit() != tt.exit || len(r.Notes) != tt.notes {
+			t.Errorf("%s: exit %d, notes %q, %+v; want %d and %d notes", tt.name, r.Exit(), r.Notes, r.First, tt.exit, tt.notes)
+		}
+	}
+}
+
 // TestErasureIsExact: the entry tells which parts were erased, not only how many; behind a prune it can tell of more.
 func TestErasureIsExact(t *testing.T) {
 	erased := func(claim int, lines string, seqs ...int64) ([]audit.Row, map[int64][]audit.Personal) {

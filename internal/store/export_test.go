@@ -136,3 +136,6 @@ const (
 	NewestOfAction = newestOfAction
 	SpanOfAction   = spanOfAction
 )
+
+// RefuseLiveFile is what a restore asks before it replaces a SQLite file.
+func RefuseLiveFile(path string) error { return refuseLiveFile(path) }

@@ -118,15 +118,19 @@ func (s *Store) Fill(ctx context.Context, o FillOptions) (Filled, error) {
 // begin looks whether the database may be filled, and makes projects and agents.
 func (f *filler) begin(ctx context.Context) error {
 	s := f.store
+	now, err := s.leaseTime(ctx, s.write, TimeOf(s.now()))
+	if err != nil {
+		return err
+	}
 	var used bool
-	if err := s.write.QueryRowContext(ctx, `SELECT EXISTS (SELECT 1 FROM leases WHERE until > $1)`, TimeOf(s.now())).Scan(&used); err != nil {
+	if err := s.write.QueryRowContext(ctx, `SELECT EXISTS (SELECT 1 FROM leases WHERE until > $1)`, now).Scan(&used); err != nil {
 		return err
 	}
 	if used {
 		return fmt.Errorf("%w: stop it, and wait for half a minute if it was killed", ErrInUse)
 	}
 	var some bool
-	err := s.write.QueryRowContext(ctx, `SELECT EXISTS (SELECT 1 FROM tasks) OR EXISTS (SELECT 1 FROM events) OR EXISTS (SELECT 1 FROM attempts)
+	err = s.write.QueryRowContext(ctx, `SELECT EXISTS (SELECT 1 FROM tasks) OR EXISTS (SELECT 1 FROM events) OR EXISTS (SELECT 1 FROM attempts)
 		OR EXISTS (SELECT 1 FROM rollup_minutes) OR EXISTS (SELECT 1 FROM rollup_hours)`).Scan(&some)
 	if err != nil {
 		return err

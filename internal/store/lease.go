@@ -29,9 +29,16 @@ func (s *Store) Leave(ctx context.Context, holder string) error {
 	return errors.Join(s.live.release(), s.ReleaseLease(ctx, brainLease+holder, holder))
 }
 
-// Lease gives holder the lease called name until the given time and reports whether it has it. A holder may renew;
-// another one gets it only after it ended.
+// Lease gives holder the lease called name from now until the given time and reports whether it has it. A holder may renew;
+// another one gets it only after it ended. On Postgres only the time between the two counts: when it is the database's
+// clock says, since those of its brains differ.
 func (s *Store) Lease(ctx context.Context, name, holder string, now, until Time) (bool, error) {
+	term := until.Sub(now.Time)
+	now, err := s.leaseTime(ctx, s.write, now)
+	if err != nil {
+		return false, wrap("lease "+name, err)
+	}
+	until = TimeOf(now.Add(term))
 	res, err := s.write.ExecContext(ctx, `
 		INSERT INTO leases (name, holder, until) VALUES ($1, $2, $3)
 		ON CONFLICT (name) DO UPDATE SET holder = excluded.holder, until = excluded.until
@@ -42,6 +49,19 @@ func (s *Store) Lease(ctx context.Context, name, holder string, now, until Time)
 	}
 	n, err := res.RowsAffected()
 	return n == 1, wrap("lease "+name, err)
+}
+
+// leaseTime is the time by which leases go: the database's, or now where the database has no clock but its host's.
+func (s *Store) leaseTime(ctx context.Context, q querier, now Time) (Time, error) {
+	if s.pool == nil {
+		return now, nil
+	}
+	rows, err := q.QueryContext(ctx, `SELECT clock_timestamp()`)
+	times, err := collect(rows, err, func(t *Time) []any { return []any{t} })
+	if err != nil || len(times) == 0 {
+		return now, wrap("read the database's clock", err)
+	}
+	return times[0], nil
 }
 
 // ReleaseLease gives the lease back before its end, so that another holder need not wait.

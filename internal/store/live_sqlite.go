@@ -38,18 +38,14 @@ func (l *liveFile) hold(path string) error {
 	return nil
 }
 
-// release ends the lock.
+// release ends the lock. The file stays: another brain may hold it, and of one that was removed nobody would know.
 func (l *liveFile) release() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.f == nil {
 		return nil
 	}
-	err := os.Remove(l.f.Name())
-	if errors.Is(err, fs.ErrNotExist) {
-		err = nil
-	}
-	err = errors.Join(err, l.f.Close())
+	err := l.f.Close()
 	l.f = nil
 	return err
 }

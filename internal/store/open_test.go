@@ -15,8 +15,12 @@ import (
 )
 
 func TestLease(t *testing.T) {
-	storetest.Each(t, func(t *testing.T, s *store.Store) {
-		t0 := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	storetest.EachURL(t, func(t *testing.T, url string) {
+		s := storetest.Open(t, url)
+		t0, ended := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC), ``
+		if s.Dialect() == "postgres" { // its clock can't be set: the lease is made to end instead
+			ended = `UPDATE leases SET until = now() - interval '1 second'`
+		}
 		for _, tt := range []struct {
 			name, holder string
 			after        time.Duration
@@ -29,6 +33,9 @@ func TestLease(t *testing.T) {
 			{"one that ended is given", "b", 101 * time.Second, true},
 			{"and is gone for the first", "a", 102 * time.Second, false},
 		} {
+			if tt.after == 101*time.Second && ended != "" {
+				mustExec(t, storetest.DB(t, url), ended)
+			}
 			now := store.TimeOf(t0.Add(tt.after))
 			got, err := s.Lease(t.Context(), "prune", tt.holder, now, store.TimeOf(now.Add(time.Minute)))
 			if err != nil || got != tt.want {
@@ -41,6 +48,55 @@ func TestLease(t *testing.T) {
 		now := store.TimeOf(t0.Add(103 * time.Second))
 		if got, err := s.Lease(t.Context(), "prune", "a", now, now); err != nil || !got {
 			t.Errorf("a released lease: %v, %v; want true", got, err)
+		}
+	})
+}
+
+// TestLeasesGoByTheDatabasesClock: a brain whose clock is a year ahead can't take what another one holds, and one whose
+// clock is a year behind holds what it was given.
+func TestLeasesGoByTheDatabasesClock(t *testing.T) {
+	storetest.Each(t, func(t *testing.T, s *store.Store) {
+		if s.Dialect() == "sqlite" {
+			t.Skip("all brains of a SQLite file run on one host and have its clock")
+		}
+		for _, years := range []int{1, -1} {
+			holder, here := store.TimeOf(time.Now()), store.TimeOf(time.Now().AddDate(years, 0, 0))
+			if years < 0 {
+				holder, here = here, holder
+			}
+			name := []string{"behind", "", "ahead"}[years+1]
+			if got, err := s.Lease(t.Context(), name, "a", holder, store.TimeOf(holder.Add(time.Minute))); err != nil || !got {
+				t.Fatalf("%s: the first: %v, %v; want the lease", name, got, err)
+			}
+			if got, err := s.Lease(t.Context(), name, "b", here, store.TimeOf(here.Add(time.Minute))); err != nil || got {
+				t.Errorf("%s: the other: %v, %v; want no lease", name, got, err)
+			}
+		}
+	})
+}
+
+// TestASecondBrainIsSeenAfterTheFirstStops: no restore replaces a SQLite file that any brain still has open.
+func TestASecondBrainIsSeenAfterTheFirstStops(t *testing.T) {
+	storetest.EachURL(t, func(t *testing.T, url string) {
+		path, isFile := strings.CutPrefix(url, "sqlite:")
+		if !isFile {
+			t.Skip("on Postgres leases tell")
+		}
+		one, two := storetest.Open(t, url), storetest.Open(t, url)
+		for _, err := range []error{one.KeepAlive(t.Context(), "one"), two.KeepAlive(t.Context(), "two"), one.Leave(t.Context(), "one")} {
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+		path, _, _ = strings.Cut(strings.TrimPrefix(path, "//"), "?")
+		if err := store.RefuseLiveFile(path); !errors.Is(err, store.ErrInUse) {
+			t.Errorf("with one of two brains stopped: %v, want ErrInUse", err)
+		}
+		if err := two.Leave(t.Context(), "two"); err != nil {
+			t.Fatal(err)
+		}
+		if err := store.RefuseLiveFile(path); err != nil {
+			t.Errorf("with both stopped: %v, want none", err)
 		}
 	})
 }

@@ -252,7 +252,7 @@ func Waits(err error) bool {
 	return errors.Is(err, ErrLegalHold) || errors.Is(err, ErrBackupRuns) || errors.Is(err, ErrSweepRuns) || errors.Is(err, ErrHistoryInDoubt)
 }
 
-// mayDelete returns what stands in the way of every deletion, nil for nothing.
+// mayDelete returns what stands in the way of every deletion, nil for nothing. now is a time of leases.
 func (s *Store) mayDelete(ctx context.Context, q querier, now Time) error {
 	var backup, doubt, hold bool
 	rows, err := q.QueryContext(ctx, `SELECT EXISTS (SELECT 1 FROM leases WHERE name = $1 AND until > $2), EXISTS (SELECT 1 FROM audit_hold),

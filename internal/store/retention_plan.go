@@ -112,6 +112,10 @@ func (s *Store) bounded(ctx context.Context, query string, args ...any) (l Plann
 }
 
 func (s *Store) planAged(ctx context.Context, p *policy, rules []rule, now Time) ([]PlannedRows, error) {
+	now, err := s.timeOf(ctx, p, now)
+	if err != nil {
+		return nil, err
+	}
 	one := func(r *rule) (PlannedRows, error) {
 		c, column := p.where(r, now), p.column
 		if p.isID {

@@ -115,6 +115,9 @@ func (s *Store) maySweep(ctx context.Context, now Time) error {
 	if doubt != nil {
 		return &HeldError{Hold: *doubt}
 	}
+	if now, err = s.leaseTime(ctx, s.read, now); err != nil {
+		return err
+	}
 	return s.mayDelete(ctx, s.read, now)
 }
 
@@ -158,8 +161,12 @@ func (w *sweeper) each(ctx context.Context, fn func(context.Context, *rule) erro
 
 // aged deletes the rows of a table that are too old.
 func (w *sweeper) aged(ctx context.Context, p *policy) error {
+	now, err := w.timeOf(ctx, p, w.now)
+	if err != nil {
+		return err
+	}
 	one := func(ctx context.Context, r *rule) error {
-		c := p.where(r, w.now)
+		c := p.where(r, now)
 		text := `DELETE FROM ` + p.table + c.sql.String() + ` AND (` + p.key + `) IN (SELECT ` + p.key + ` FROM ` + p.table + c.sql.String() +
 			` LIMIT $` + fmt.Sprint(len(c.args)+1) + w.dialect.skipLocked + `)`
 		return w.repeat(ctx, r, p.table, func(ctx context.Context, tx *Tx) (int64, error) {
@@ -174,6 +181,14 @@ func (w *sweeper) aged(ctx context.Context, p *policy) error {
 		return w.each(ctx, one)
 	}
 	return one(ctx, &rule{})
+}
+
+// timeOf is the time by which the rows of p are old: leases go by a clock of their own.
+func (s *Store) timeOf(ctx context.Context, p *policy, now Time) (Time, error) {
+	if p.table != "leases" {
+		return now, nil
+	}
+	return s.leaseTime(ctx, s.read, now)
 }
 
 // where is the condition of what is too old under a rule.
@@ -266,7 +281,10 @@ func (w *sweeper) guard(ctx context.Context, tx *Tx, r *rule) error {
 			return err
 		}
 	}
-	now := TimeOf(w.Store.now())
+	now, err := w.leaseTime(ctx, tx, TimeOf(w.Store.now()))
+	if err != nil {
+		return err
+	}
 	res, err := tx.ExecContext(ctx, `UPDATE leases SET until = $1 WHERE name = $2 AND holder = $3`, TimeOf(now.Add(sweepTerm)), sweepLease, w.o.Holder)
 	if err := changed("renew the sweep's lease", res, err); errors.Is(err, ErrNotFound) {
 		return errSweepLost
