@@ -137,7 +137,7 @@ var catalogue = map[Action]Kind{
 	AnchorStarted:      {Target: "audit_log", Held: true, Details: []string{"anchor", "size"}},
 	PlaceChanged:       {Target: "system", Held: true, Details: []string{"from", "to", "location", "timeline"}},
 	AuditExported:      {Target: "audit_log", Held: true, Details: []string{"format", "filter", "generation", "contiguous", "prev_row_hmac", "kids", "checkpoint"}},
-	Pruned:             {Target: "audit_log", Line: true, Grave: true, Details: []string{"through", "row_hmac", "peaks", "kids", "generations", "archives", "unprovable"}},
+	Pruned:             {Target: "audit_log", Line: true, Grave: true, Details: []string{"through", "row_hmac", "peaks", "kids", "generations", "archives", "erased", "unprovable"}},
 	PruneCompleted:     {Target: "audit_log", Details: []string{"through", "rows", "archive"}},
 	Erased:             {Target: "user", Person: true, Held: true, Line: true, Grave: true, Details: []string{"user_id", "count", "sha256"}},
 	VerificationTurned: {Target: "audit_log", Held: true, Details: []string{"result", "previous", "full", "from", "to", "rows", "first_bad", "class", "why"}},

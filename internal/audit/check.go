@@ -103,7 +103,7 @@ type Checked struct {
 // needed reports whether the walk needs more of an entry than its place.
 func needed(a Action) bool {
 	switch a {
-	case SystemInstalled, KeyIntroduced, KeyAdopted, KeyRetired, GenerationStarted, Erased, PruneCompleted:
+	case SystemInstalled, KeyIntroduced, KeyAdopted, KeyRetired, GenerationStarted, Erased, Pruned, PruneCompleted:
 		return true
 	default:
 		return false

@@ -10,30 +10,61 @@ import (
 	"slices"
 )
 
-// erasure sums up the tombstones that name one audit.erased.
-type erasure struct {
-	count int64
+// Tombstones sum up what is left of personal parts that one audit.erased took. The zero value is none.
+type Tombstones struct {
+	Count int64
 	sum   hash.Hash
+}
+
+// Add takes the next one; they are in order.
+func (t *Tombstones) Add(seq int64, role string) {
+	if t.sum == nil {
+		t.sum = sha256.New()
+	}
+	t.Count++
+	t.sum.Write([]byte(ErasureLine(seq, role)))
+}
+
+// Digest is the SHA-256 over their lines.
+func (t *Tombstones) Digest() string {
+	if t.sum == nil {
+		t.sum = sha256.New()
+	}
+	return hex.EncodeToString(t.sum.Sum(nil))
+}
+
+// Fit reports whether these are the parts that the details of an audit.erased tell of.
+func (t *Tombstones) Fit(details string) bool {
+	d, err := readErasure(details)
+	return err == nil && t.are(d)
+}
+
+func (t *Tombstones) are(d saidErased) bool { return t.Count == d.Count && t.Digest() == d.SHA256 }
+
+// saidErased is what an audit.erased says of the parts.
+type saidErased struct {
+	Count  int64  `json:"count"`
+	SHA256 string `json:"sha256"`
+}
+
+func readErasure(details string) (d saidErased, err error) {
+	err = json.Unmarshal([]byte(details), &d)
+	return d, err
+}
+
+// erasure is what a walk met of one audit.erased.
+type erasure struct {
+	Tombstones
+
 	entry bool // the entry was met
 }
 
-// newErasure sums up parts, which are in order.
-func newErasure(parts []ErasedPart) *erasure {
-	e := &erasure{sum: sha256.New()}
+func tombstones(parts []ErasedPart) *Tombstones {
+	t := &Tombstones{}
 	for _, p := range parts {
-		e.add(p.Seq, p.Role)
+		t.Add(p.Seq, p.Role)
 	}
-	return e
-}
-
-func (e *erasure) add(seq int64, role string) {
-	e.count++
-	e.sum.Write([]byte(ErasureLine(seq, role)))
-}
-
-// is reports whether these are the parts that an audit.erased tells of.
-func (e *erasure) is(count int64, digest string) bool {
-	return e.count == count && hex.EncodeToString(e.sum.Sum(nil)) == digest
+	return t
 }
 
 // ErasureLine is what the digest of an audit.erased is made of, for each part that was erased, in order.
@@ -49,11 +80,65 @@ func (v *Verifier) persons(r *Checked) {
 		v.report.PersonalErased++
 		e := v.erased[by]
 		if e == nil {
-			e = newErasure(nil)
+			e = &erasure{}
 			v.erased[by] = e
 		}
-		e.add(r.Seq, r.erased[i])
+		e.Add(r.Seq, r.erased[i])
 	}
+}
+
+// Erasures sums up what erasures took of rows that stay when the rows before them are pruned. An audit.pruned says it of
+// the erasures between its boundary and itself: their own entries tell of parts that are gone with their rows. The zero
+// value is of none.
+type Erasures struct {
+	Entries int64
+	sum     hash.Hash
+}
+
+// Add takes the next audit.erased and what it left in rows that stay.
+func (e *Erasures) Add(entry int64, t *Tombstones) {
+	if e.sum == nil {
+		e.sum = sha256.New()
+	}
+	e.Entries++
+	fmt.Fprintf(e.sum, "%d %d %s\n", entry, t.Count, t.Digest())
+}
+
+// Digest is the SHA-256 over the lines of all entries.
+func (e *Erasures) Digest() string {
+	if e.sum == nil {
+		e.sum = sha256.New()
+	}
+	return hex.EncodeToString(e.sum.Sum(nil))
+}
+
+// Details is what an audit.pruned says of them.
+func (e *Erasures) Details() map[string]any {
+	return map[string]any{"entries": e.Entries, "sha256": e.Digest()}
+}
+
+// Are reports whether they are the ones of which an audit.pruned says this.
+func (e *Erasures) Are(k *KeptErasures) bool { return e.Entries == k.Entries && e.Digest() == k.SHA256 }
+
+// KeptErasures is what an audit.pruned says of the erasures before it.
+type KeptErasures struct {
+	Entries int64  `json:"entries"`
+	SHA256  string `json:"sha256"`
+}
+
+// pruned takes the entry of the prune behind whose boundary the walk began: it proves the erasures before it.
+func (v *Verifier) pruned(b *Body) {
+	var d struct {
+		Through int64         `json:"through"`
+		Erased  *KeptErasures `json:"erased"`
+	}
+	if json.Unmarshal([]byte(b.Details.S), &d) != nil || v.behind == 0 || d.Through != v.behind || d.Erased == nil {
+		return
+	}
+	if !v.kept.Are(d.Erased) {
+		v.fault(b.Seq, PersonalMissing, "other personal parts are gone than the ones that were erased when the rows before were pruned")
+	}
+	v.partly = nil
 }
 
 // pruneCompleted takes that what the prune at the beginning of the walk let go was gone: an erasure from here on can only
@@ -69,25 +154,25 @@ func (v *Verifier) pruneCompleted(b *Body) {
 
 // erasedEntry compares the tombstones with the entry that says what was erased.
 func (v *Verifier) erasedEntry(b *Body) {
-	var d struct {
-		Count  int64  `json:"count"`
-		SHA256 string `json:"sha256"`
-	}
 	e := v.erased[b.Seq]
 	if e == nil {
-		e = newErasure(nil)
+		e = &erasure{}
 		v.erased[b.Seq] = e
 	}
 	e.entry = true
-	if err := json.Unmarshal([]byte(b.Details.S), &d); err != nil {
+	if v.behind > 0 && !v.whole {
+		v.kept.Add(b.Seq, &e.Tombstones)
+	}
+	d, err := readErasure(b.Details.S)
+	if err != nil {
 		v.fault(b.Seq, PersonalMissing, "it does not say what was erased")
 		return
 	}
-	if e.is(d.Count, d.SHA256) || v.Erasure != nil && newErasure(v.Erasure(b.Seq)).is(d.Count, d.SHA256) {
+	if e.are(d) || v.Erasure != nil && tombstones(v.Erasure(b.Seq)).are(d) {
 		return
 	}
-	if !v.whole && e.count < d.Count {
-		v.note(fmt.Sprintf("erased by entry %d: %d parts, of which %d are in these rows", b.Seq, d.Count, e.count))
+	if !v.whole && e.Count < d.Count {
+		v.partly = append(v.partly[:min(len(v.partly), maxRanges)], fmt.Sprintf("erased by entry %d: %d parts, of which %d are in these rows", b.Seq, d.Count, e.Count))
 		return
 	}
 	v.fault(b.Seq, PersonalMissing, "other personal parts are gone than the ones that were erased")
@@ -95,11 +180,14 @@ func (v *Verifier) erasedEntry(b *Body) {
 
 // finishErased says of the tombstones whose entry was not met what that means.
 func (v *Verifier) finishErased() {
+	for _, text := range v.partly {
+		v.note(text)
+	}
 	for _, seq := range slices.Sorted(maps.Keys(v.erased)) {
 		switch e := v.erased[seq]; {
 		case e.entry:
 		case v.part && (seq >= v.next || v.sparse):
-			v.note(fmt.Sprintf("%d personal parts were erased by entry %d, not in this file", e.count, seq))
+			v.note(fmt.Sprintf("%d personal parts were erased by entry %d, not in this file", e.Count, seq))
 		default:
 			v.fault(seq, PersonalMissing, "personal parts are gone, and it is no entry that erased them")
 		}

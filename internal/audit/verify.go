@@ -42,15 +42,17 @@ type Verifier struct {
 	// been read before they were erased. nil: those that were met.
 	Erasure func(entry int64) []ErasedPart
 
-	next   int64  // number of the next row
-	prev   string // HMAC of the row before it; "" with unlinked: not known
-	linked bool   // prev is known
-	whole  bool   // every tombstone is met: the walk began at row 1, or the erasure came after all that a prune took was gone
-	behind int64  // the walk began behind a prune that went up to here; 0: it did not
-	part   bool   // the rows end before the chain does
-	sparse bool   // rows are left out on purpose
-	anyKey bool   // nothing says when keys signed
-	copied bool   // the rows are a copy, so that they may end before a checkpoint
+	next   int64    // number of the next row
+	prev   string   // HMAC of the row before it; "" with unlinked: not known
+	linked bool     // prev is known
+	whole  bool     // every tombstone is met: the walk began at row 1, or the erasure came after all that a prune took was gone
+	behind int64    // the walk began behind a prune that went up to here; 0: it did not
+	kept   Erasures // what was met of erasures since the walk began there
+	partly []string // what is to be noted of those that tell of more, unless the prune's entry proves them
+	part   bool     // the rows end before the chain does
+	sparse bool     // rows are left out on purpose
+	anyKey bool     // nothing says when keys signed
+	copied bool     // the rows are a copy, so that they may end before a checkpoint
 
 	anchored bool // a checkpoint from beyond the machine has to agree
 	report   Report
@@ -73,6 +75,7 @@ type Boundary struct {
 	Kids        []KeyTime
 	Peaks       string           `json:",omitempty"` // hexadecimal, of the tree of the deleted rows
 	Generations []GenerationTime `json:",omitempty"`
+	Erased      *KeptErasures    `json:",omitempty"` // before the entry; nil: it does not say
 }
 
 // GenerationTime says when a history began and what it followed.
@@ -129,6 +132,7 @@ func claimedBoundary(r *Row) (b Boundary, kid string, ok bool) {
 
 		Peaks       string           `json:"peaks"`
 		Generations []GenerationTime `json:"generations"`
+		Erased      *KeptErasures    `json:"erased"`
 	}
 	if err := json.Unmarshal([]byte(body.Details.S), &d); err != nil || d.Through < 1 || d.Through >= r.Seq {
 		return Boundary{}, "", false
@@ -232,8 +236,14 @@ func (v *Verifier) Take(r *Checked) {
 		v.unprovable(r.Seq, UnknownKey, "key "+r.KID+" was not given")
 	}
 	v.persons(r)
-	if r.body != nil && r.proved && r.body.Action == string(PruneCompleted) {
-		v.pruneCompleted(r.body)
+	if r.body != nil && r.proved {
+		switch Action(r.body.Action) {
+		case Pruned:
+			v.pruned(r.body)
+		case PruneCompleted:
+			v.pruneCompleted(r.body)
+		default:
+		}
 	}
 	if r.body != nil && r.body.Action == string(Erased) && (r.proved || !r.known) {
 		v.erasedEntry(r.body)

@@ -467,6 +467,55 @@ func TestErasureBehindAPruneIsExact(t *testing.T) {
 	}
 }
 
+// TestPruneProvesOlderErasures: what an audit.pruned says of erasures before it binds what they left behind its boundary.
+func TestPruneProvesOlderErasures(t *testing.T) {
+	const entry = 8 // of the erasure, which took parts of rows 1, 3 and 5, of which 1 is pruned
+	for _, tt := range []struct {
+		name   string
+		says   bool
+		before int64 // the boundary of which the entry is; 2 is ours
+		seqs   []int64
+		exit   int
+		notes  int
+	}{
+		{"as it says", true, 2, []int64{3, 5}, 0, 0},
+		{"another one", true, 2, []int64{3, 4}, 1, 0},
+		{"one less", true, 2, []int64{3}, 1, 0},
+		{"one more", true, 2, []int64{3, 4, 5}, 1, 0},
+		{"it does not say", false, 2, []int64{3, 4}, 0, 1},
+		{"it is of another prune", true, 1, []int64{3, 4}, 0, 1},
+	} {
+		c := sample(t)
+		through := c.rows[1]
+		lines := audit.ErasureLine(1, audit.RoleActor) + audit.ErasureLine(3, audit.RoleActor) + audit.ErasureLine(5, audit.RoleActor) + audit.ErasureLine(6, audit.RoleActor)
+		c.add(t, audit.Facts{Action: audit.Erased, Actor: audit.Actor{Kind: audit.CLI}, Details: map[string]any{"count": 4, "sha256": sum(lines)}})
+		var left audit.Tombstones
+		left.Add(3, audit.RoleActor)
+		left.Add(5, audit.RoleActor)
+		var kept audit.Erasures
+		kept.Add(entry, &left)
+		details := map[string]any{"through": tt.before, "row_hmac": through.RowHMAC}
+		if tt.says {
+			details["erased"] = kept.Details()
+		}
+		c.add(t, audit.Facts{Action: audit.Pruned, Actor: audit.Actor{Kind: audit.CLI}, Details: details})
+		rows, parts := c.clone()
+		for _, seq := range tt.seqs {
+			parts[seq][0] = audit.Personal{Seq: seq, Role: audit.RoleActor, ErasedBy: entry}
+		}
+		key := newKey(t, secretA)
+		v := audit.NewVerifier([]audit.Key{key})
+		v.Begin(audit.Boundary{Through: 2, RowHMAC: through.RowHMAC, Kids: []audit.KeyTime{{KID: key.KID(), Introduced: 1}}})
+		for i := range rows[2:] {
+			r := &rows[2+i]
+			v.Row(r, parts[r.Seq])
+		}
+		if r := v.Finish(int64(len(rows)) - 2); r.Exit() != tt.exit || len(r.Notes) != tt.notes {
+			t.Errorf("%s: exit %d, notes %q, %+v; want %d and %d notes", tt.name, r.Exit(), r.Notes, r.First, tt.exit, tt.notes)
+		}
+	}
+}
+
 // TestErasureIsExact: the entry tells which parts were erased, not only how many; behind a prune it can tell of more.
 func TestErasureIsExact(t *testing.T) {
 	erased := func(claim int, lines string, seqs ...int64) ([]audit.Row, map[int64][]audit.Personal) {

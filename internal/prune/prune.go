@@ -228,7 +228,9 @@ func (r *run) prune(ctx context.Context, before *store.Pruned) error {
 	}
 	r.Step("written")
 	record := store.Prune{Prefix: prefix, Archives: audit.JoinArchives(before.Archives, named), Unprovable: prefix.Report.UnprovableRows, By: r.By}
-	if err := r.Store.RecordPruned(ctx, record); err != nil {
+	if err := r.Store.RecordPruned(ctx, record); errors.Is(err, store.ErrNotErased) {
+		return fmt.Errorf("%w: %w", ErrUnproved, err)
+	} else if err != nil {
 		return fmt.Errorf("record the prune: %w", err)
 	}
 	r.Step("recorded")

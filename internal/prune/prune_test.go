@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/z4j-go/z4j/internal/audit"
+	"github.com/z4j-go/z4j/internal/id"
 	"github.com/z4j-go/z4j/internal/prune"
 	"github.com/z4j-go/z4j/internal/store"
 	"github.com/z4j-go/z4j/internal/store/storetest"
@@ -425,6 +426,66 @@ func TestDefectsStopAPrune(t *testing.T) {
 			t.Errorf("an edited row: %v, want ErrUnproved and its number", err)
 		}
 		mustPrune(t, options(s, dir, 149)) // what is before it may go
+	})
+}
+
+// TestErasuresAreProvedBehindAPrune: the entry of a prune binds what earlier erasures took of the rows that stay, and the next
+// prune takes that over; a part more or another one is no erasure's.
+func TestErasuresAreProvedBehindAPrune(t *testing.T) {
+	storetest.EachURL(t, func(t *testing.T, url string) {
+		dir := t.TempDir()
+		s := storetest.Open(t, url)
+		storetest.FillAudit(t, url, 2000)
+		o := options(s, dir, 800)
+		forget := func(user string) int64 {
+			done, err := s.EraseAudit(t.Context(), store.Person{User: id.Named(id.ID{}, []byte(user))}, "asked for", o.By)
+			if err != nil || done.Parts == 0 {
+				t.Fatalf("forget %s: %+v, %v; want some parts", user, done, err)
+			}
+			return done.Entries[0]
+		}
+		entry := forget("user 7")
+		forget("user 8")
+		proved := func(when string) {
+			t.Helper()
+			if r := verified(t, s, when); len(r.Notes) > 0 || r.PersonalErased == 0 {
+				t.Errorf("%s: notes %q, %d parts erased; want none, some", when, r.Notes, r.PersonalErased)
+			}
+		}
+		mustPrune(t, o)
+		proved("after the first prune")
+		forget("user 9")
+		o.Through = 1200
+		o.Step = func(name string) {
+			if name == "written" { // between what was read of erasures and the entry, or before both
+				forget("user 3")
+			}
+		}
+		mustPrune(t, o)
+		proved("after the second prune")
+
+		db := storetest.DB(t, url)
+		exec := func(text string, args ...any) {
+			t.Helper()
+			if _, err := db.ExecContext(t.Context(), text, args...); err != nil {
+				t.Fatal(err)
+			}
+		}
+		trigger := `DROP TRIGGER audit_personal_update`
+		if s.Dialect() == "postgres" {
+			trigger += ` ON audit_personal`
+		}
+		exec(trigger)
+		exec(`UPDATE audit_personal SET subject = NULL, salt = NULL, json = NULL, erased_by = $1
+			WHERE seq = (SELECT min(seq) FROM audit_personal WHERE erased_by IS NULL AND seq > 1300) AND role = 'actor'`, entry)
+		r, err := s.VerifyAudit(t.Context(), store.VerifyOptions{})
+		if err != nil || r.Exit() != audit.ExitTampered || r.First.Class != audit.PersonalMissing {
+			t.Errorf("a part more that names an erasure: exit %d, %+v, %v; want 1", r.Exit(), r.First, err)
+		}
+		o.Through, o.Step = 1250, nil
+		if _, err := prune.Run(t.Context(), o); !errors.Is(err, prune.ErrUnproved) || !errors.Is(err, store.ErrNotErased) {
+			t.Errorf("a prune then: %v, want ErrUnproved", err)
+		}
 	})
 }
 

@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"crypto/sha256"
+	"database/sql"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -158,4 +159,89 @@ func erasedEntry(p Person, parts []audit.ErasedPart, reason string, by By) audit
 		details["user_id"] = target.ID
 	}
 	return by.entry(audit.Erased, audit.Project{}, target, details)
+}
+
+// ErrNotErased says that personal parts are gone that no erasure took, of rows that stay when those before them go.
+var ErrNotErased = errors.New("other personal parts are gone than the ones that were erased, of which `z4j-brain audit verify` tells more")
+
+// keptErasures sums up, for a prune up to a row, what the erasures behind that row left in the rows that stay, once what
+// they took is proved. It goes up to the newest, whose number is until. Nothing is locked meanwhile.
+func (s *Store) keptErasures(ctx context.Context, through int64) (kept audit.Erasures, until int64, err error) {
+	before, err := s.NewestPruned(ctx)
+	if err != nil {
+		return kept, 0, err
+	}
+	if until, err = s.newestSeq(ctx, s.read, audit.Erased); err != nil || until == 0 {
+		return kept, 0, err
+	}
+	done, err := s.newestSeq(ctx, s.read, audit.PruneCompleted)
+	if err != nil {
+		return kept, 0, err
+	}
+	rows, err := s.read.QueryContext(ctx, `SELECT erased_by, seq, role FROM audit_personal WHERE erased_by > $1 AND erased_by <= $2 ORDER BY erased_by, seq, role`,
+		before.Through, until)
+	if err != nil {
+		return kept, 0, wrap("read what was erased", err)
+	}
+	defer rows.Close()
+	met := tombstones{rows: rows}
+	var earlier audit.Erasures // as the entry of the prune before tells of them
+	for after := before.Through; after < until; {
+		const page = 1000
+		entries, err := s.auditRows(ctx, s.read, spanOfAction, string(audit.Erased), after, until, page)
+		if err != nil {
+			return kept, 0, wrap("read erasures", err)
+		}
+		for i := range entries {
+			e := &entries[i]
+			all, stay, err := met.of(e.Seq, through)
+			switch {
+			case err != nil:
+				return kept, 0, wrap("read what was erased", err)
+			case !all.Fit(e.Details.S) && e.Seq > max(before.Seq, done):
+				return kept, 0, fmt.Errorf("%w: by entry %d", ErrNotErased, e.Seq)
+			case e.Seq < before.Seq:
+				earlier.Add(e.Seq, &all)
+			}
+			if e.Seq > through {
+				kept.Add(e.Seq, &stay)
+			}
+		}
+		if len(entries) < page {
+			break
+		}
+		after = entries[len(entries)-1].Seq
+	}
+	if before.Erased != nil && !earlier.Are(before.Erased) {
+		return kept, 0, fmt.Errorf("%w: by entries before %d", ErrNotErased, before.Seq)
+	}
+	return kept, until, nil
+}
+
+// tombstones reads what is left of erased parts, in the order of the entries that took them.
+type tombstones struct {
+	rows *sql.Rows
+	by   int64 // of the one that was read and not yet given; 0: none was
+	part audit.ErasedPart
+}
+
+// of sums up what entry left: all, and of rows behind through.
+func (t *tombstones) of(entry, through int64) (all, stay audit.Tombstones, err error) {
+	for {
+		if t.by == 0 && t.rows.Next() {
+			if err := t.rows.Scan(&t.by, &t.part.Seq, &t.part.Role); err != nil {
+				return all, stay, err
+			}
+		}
+		if t.by == 0 || t.by > entry {
+			return all, stay, t.rows.Err()
+		}
+		if t.by == entry {
+			all.Add(t.part.Seq, t.part.Role)
+			if t.part.Seq > through {
+				stay.Add(t.part.Seq, t.part.Role)
+			}
+		}
+		t.by = 0
+	}
 }

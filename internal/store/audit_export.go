@@ -85,7 +85,7 @@ func (s *Store) ExportAudit(ctx context.Context, format audit.Format, f ExportFi
 	if f.Project != nil {
 		facts.Project = f.Project.Audited()
 	}
-	rows, err := s.appendAlone(ctx, audit.New(facts), nil)
+	rows, err := s.appendAlone(ctx, audit.New(facts), nil, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -93,8 +93,9 @@ func (s *Store) ExportAudit(ctx context.Context, format audit.Format, f ExportFi
 	return e, nil
 }
 
-// appendAlone is Update for an entry that is wanted as a row, with what has to be written beside it.
-func (s *Store) appendAlone(ctx context.Context, entry audit.Entry, beside func(*Tx, audit.Row) error) ([]sealed, error) {
+// appendAlone is Update for an entry that is wanted as a row, with what has to be looked at before under the chain's lock,
+// and what has to be written beside it.
+func (s *Store) appendAlone(ctx context.Context, entry audit.Entry, before func(*Tx) error, beside func(*Tx, audit.Row) error) ([]sealed, error) {
 	tx, err := s.begin(ctx)
 	if err != nil {
 		return nil, wrap("begin", err)
@@ -103,7 +104,7 @@ func (s *Store) appendAlone(ctx context.Context, entry audit.Entry, beside func(
 	var rows []sealed
 	tx.Record(entry)
 	release, err := s.append(ctx, tx, appending{
-		key: s.chain.signer(), entries: func(head) []audit.Entry { return tx.entries },
+		key: s.chain.signer(), entries: func(head) []audit.Entry { return tx.entries }, before: before,
 		also: func(tx *Tx, done []sealed) error {
 			rows = done
 			if beside == nil {

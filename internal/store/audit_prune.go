@@ -157,8 +157,33 @@ func (s *Store) RecordPruned(ctx context.Context, p Prune) error {
 	if p.Unprovable > 0 {
 		details["unprovable"] = p.Unprovable
 	}
+	for {
+		err := s.recordPruned(ctx, p, details)
+		if !errors.Is(err, errErasedMeanwhile) {
+			return err
+		}
+	}
+}
+
+// errErasedMeanwhile says that an erasure came between what was read of erasures and the entry that tells of it.
+var errErasedMeanwhile = errors.New("a person was erased meanwhile")
+
+func (s *Store) recordPruned(ctx context.Context, p Prune, details map[string]any) error {
+	through := p.Prefix.Last.Seq
+	erasures, until, err := s.keptErasures(ctx, through)
+	if err != nil {
+		return err
+	}
+	details["erased"] = erasures.Details()
+	still := func(tx *Tx) error {
+		later, err := s.newestSeq(ctx, tx, audit.Erased)
+		if err == nil && later > until {
+			err = errErasedMeanwhile
+		}
+		return err
+	}
 	entry := audit.New(audit.Facts{Action: audit.Pruned, Actor: p.By.Actor, Details: details, RequestID: p.By.RequestID})
-	_, err = s.appendAlone(ctx, entry, func(tx *Tx, r audit.Row) error {
+	_, err = s.appendAlone(ctx, entry, still, func(tx *Tx, r audit.Row) error {
 		// Nothing but what the entry says lets a verification pass: it has to say it.
 		if b, ok := audit.ReadBoundary(&r, s.chain.given()); !ok || b.Through != through {
 			return errors.New("the entry of the prune does not hold its boundary: too much was pruned before, so that its list is too long")

@@ -142,6 +142,15 @@ func (s *Store) claimedBoundary(ctx context.Context, q querier) (audit.Boundary,
 	return b, wrap("read prune boundary", err)
 }
 
+// newestSeq is the number of the newest entry of an action, proved or not; 0: there is none.
+func (s *Store) newestSeq(ctx context.Context, q querier, action audit.Action) (int64, error) {
+	rows, err := s.auditRows(ctx, q, newestOfAction, string(action), int64(math.MaxInt64), 1)
+	if err != nil || len(rows) == 0 {
+		return 0, wrap("read the newest "+string(action), err)
+	}
+	return rows[0].Seq, nil
+}
+
 const (
 	newestOfAction = `WHERE action{C} = $1 AND seq < $2 ORDER BY seq DESC LIMIT $3`
 	spanOfAction   = `WHERE action{C} = $1 AND seq > $2 AND seq <= $3 ORDER BY seq LIMIT $4`
