@@ -82,6 +82,9 @@ func (s *Store) AuditLog(ctx context.Context, f AuditFilter) (Slice[AuditEntry],
 		return Slice[AuditEntry]{}, wrap("list audit log", err)
 	}
 	f.conditions(&q.where)
+	if err := s.window(ctx, &f, &q.where); err != nil {
+		return Slice[AuditEntry]{}, wrap("list audit log", err)
+	}
 	rows, err := s.auditRows(ctx, s.read, q.conditions()+q.end(), q.args...)
 	if err != nil {
 		return Slice[AuditEntry]{}, wrap("list audit log", err)
@@ -114,32 +117,34 @@ func (f *AuditFilter) conditions(w *where) {
 		w.and("action{C} >= ?", f.Prefix)
 		w.and("action{C} < ?", f.Prefix+"\U0010ffff")
 	}
-	f.window(w)
 }
 
 // window adds the conditions of time. Pages go by seq, which times follow but for steps of a clock; so that a page of long
-// ago does not read all that came after, the index of times tells first between which numbers the window lies (seq + 0:
-// or a database would look for the least number along the table).
-func (f *AuditFilter) window(w *where) {
-	var span []string
-	var args []any
+// ago does not read all that came after, it is told between which numbers the window lies.
+func (s *Store) window(ctx context.Context, f *AuditFilter, w *where) error {
+	if f.From == nil && f.To == nil {
+		return nil
+	}
+	lowest, highest, err := s.auditEnds(ctx)
+	if err != nil {
+		return err
+	}
+	first, last, err := s.auditWindow(ctx, lowest, highest, f.From, f.To)
+	if err != nil {
+		return err
+	}
+	if first == 0 {
+		first = highest + 1 // what came meanwhile may be of that time
+	}
+	w.and("seq >= ?", first)
 	if f.From != nil {
-		span, args = append(span, "ts >= ?"), append(args, *f.From)
+		w.and("ts >= ?", *f.From)
 	}
 	if f.To != nil {
-		span, args = append(span, "ts < ?"), append(args, *f.To)
+		w.and("ts < ?", *f.To)
+		w.and("seq <= ?", last)
 	}
-	if len(span) == 0 {
-		return
-	}
-	times := strings.Join(span, " AND ")
-	w.and(times, args...)
-	if f.From != nil {
-		w.and("seq >= (SELECT min(seq + 0) FROM audit_log WHERE "+times+")", args...)
-	}
-	if f.To != nil {
-		w.and("seq <= (SELECT max(seq + 0) FROM audit_log WHERE "+times+")", args...)
-	}
+	return nil
 }
 
 func isStorable(s string) bool { return utf8.ValidString(s) && strings.IndexByte(s, 0) < 0 }

@@ -124,27 +124,20 @@ func (s *Store) appendAlone(ctx context.Context, entry audit.Entry, before func(
 // findRange sets the first and the last row: one contiguous range in the order of the chain, whatever clocks did.
 func (e *AuditExport) findRange(ctx context.Context) error {
 	s, f := e.store, &e.filter
-	var lowest, highest int64
-	err := s.read.QueryRowContext(ctx, `SELECT coalesce(min(seq), 0), coalesce(max(seq), 0) FROM audit_log`).Scan(&lowest, &highest)
+	lowest, highest, err := s.auditEnds(ctx)
 	if err != nil {
-		return wrap("read the range of the audit log", err)
+		return err
 	}
 	e.First, e.Last = lowest, highest
 	if f.Through != 0 {
 		e.Last = min(e.Last, f.Through)
 	}
-	// seq + 0: or a database would look for the least number along the table
-	if f.From != nil {
-		if e.First, err = s.seqOf(ctx, `SELECT coalesce(min(seq + 0), 0) FROM audit_log WHERE ts >= $1`, *f.From); err != nil {
-			return err
-		}
-	}
-	if f.To != nil {
-		last, err := s.seqOf(ctx, `SELECT coalesce(max(seq + 0), 0) FROM audit_log WHERE ts < $1`, *f.To)
+	if f.From != nil || f.To != nil {
+		first, last, err := s.auditWindow(ctx, lowest, highest, f.From, f.To)
 		if err != nil {
 			return err
 		}
-		e.Last = min(e.Last, last)
+		e.First, e.Last = first, min(e.Last, last)
 	}
 	if e.First == 0 || e.Last < e.First {
 		e.First, e.Last = 0, 0
@@ -159,11 +152,6 @@ func (e *AuditExport) findRange(ctx context.Context) error {
 		e.PrevRowHMAC = body.PrevRowHMAC.S
 	}
 	return nil
-}
-
-func (s *Store) seqOf(ctx context.Context, text string, t Time) (seq int64, err error) {
-	err = s.read.QueryRowContext(ctx, text, t).Scan(&seq)
-	return seq, wrap("find the audit rows of a time", err)
 }
 
 // keyTimes returns when each key entered the chain and left it, as the entries say, and for those that a prune took away

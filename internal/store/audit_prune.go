@@ -57,12 +57,15 @@ func (s *Store) NewestPruned(ctx context.Context) (p Pruned, err error) {
 // AuditEndBefore returns the number of the last row of the prefix whose rows are all older than t: it ends before the first
 // that is not. 0: there is none.
 func (s *Store) AuditEndBefore(ctx context.Context, t Time) (int64, error) {
-	first, err := s.seqOf(ctx, `SELECT coalesce(min(seq + 0), 0) FROM audit_log WHERE ts >= $1`, t)
+	lowest, highest, err := s.auditEnds(ctx)
+	if err != nil || highest == 0 {
+		return 0, err
+	}
+	first, _, err := s.auditWindow(ctx, lowest, highest, &t, nil)
 	if err != nil || first > 0 {
 		return max(0, first-1), err
 	}
-	head, err := s.AuditHead(ctx)
-	return head.Seq, err
+	return highest, nil
 }
 
 // Prefix is what a prune finds of the rows that are to go.

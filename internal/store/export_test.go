@@ -135,7 +135,19 @@ func PolicyTables() (names, kinds []string) {
 const (
 	NewestOfAction = newestOfAction
 	SpanOfAction   = spanOfAction
+	ClockSteps     = clockSteps
+	RowFrom        = rowFrom
+	RowUpTo        = rowUpTo
 )
 
 // RefuseLiveFile is what a restore asks before it replaces a SQLite file.
 func RefuseLiveFile(path string) error { return refuseLiveFile(path) }
+
+// AuditWindow returns the numbers of the first entry of from or later, and of the last before to; 0: there is none.
+func (s *Store) AuditWindow(ctx context.Context, from, to *Time) (first, last int64, err error) {
+	lowest, highest, err := s.auditEnds(ctx)
+	if err != nil {
+		return 0, 0, err
+	}
+	return s.auditWindow(ctx, lowest, highest, from, to)
+}

@@ -232,7 +232,9 @@ func readPage[T any](ctx context.Context, s *Store, q *query, head string, scan,
 }
 
 // sql puts the dialect's fragments into text.
-func (s *Store) sql(text string) string { return strings.ReplaceAll(text, "{C}", s.dialect.byteOrder) }
+func (s *Store) sql(text string) string {
+	return strings.ReplaceAll(strings.ReplaceAll(text, "{C}", s.dialect.byteOrder), "{stepped}", s.dialect.stepped)
+}
 
 // contains is the condition that column contains a pattern, whatever the case of ASCII letters. Other letters are
 // compared as they are: SQLite knows no more, and both databases answer alike.

@@ -98,12 +98,16 @@ type dialect struct {
 	skipLocked string // claims rows without waiting
 	forUpdate  string // locks the rows that a SELECT finds until the end of the transaction
 	byteOrder  string // follows a text that is compared, ordered or lowered byte by byte, whatever the database's locale
+	stepped    string // is true of an entry before which the clock went back, as the index audit_log_clock_step has it
 	txOptions  *sql.TxOptions
 }
 
 var (
-	postgresDialect = dialect{name: "postgres", skipLocked: " FOR UPDATE SKIP LOCKED", forUpdate: " FOR UPDATE", byteOrder: ` COLLATE "C"`, txOptions: &sql.TxOptions{Isolation: sql.LevelReadCommitted}}
-	sqliteDialect   = dialect{name: "sqlite"} // its write transactions are exclusive already
+	postgresDialect = dialect{
+		name: "postgres", skipLocked: " FOR UPDATE SKIP LOCKED", forUpdate: " FOR UPDATE", byteOrder: ` COLLATE "C"`,
+		stepped: `position('\x22636c6f636b5f73746570223a6e756c6c2c2264657461696c73223a'::bytea in body) = 0`, txOptions: &sql.TxOptions{Isolation: sql.LevelReadCommitted},
+	}
+	sqliteDialect = dialect{name: "sqlite", stepped: `instr(body, x'22636c6f636b5f73746570223a6e756c6c2c2264657461696c73223a') = 0`} // its write transactions are exclusive already
 )
 
 // Open connects to o.URL, migrates it when asked to, and checks that the secrets are the database's own.

@@ -28,12 +28,32 @@ var (
 // that is used leaves it, but in batches and past the store, with the triggers in place. Nobody else may append meanwhile.
 func FillAudit(t testing.TB, url string, n int) {
 	t.Helper()
+	fillAudit(t, url, n, func(before int64) int64 { return before + 1000 })
+}
+
+// FillAuditBy is FillAudit with a row for each of these times that a clock showed, in µs after the row that is the last
+// now. As the store does, it lets time go back only where the clock did by more than some minutes.
+func FillAuditBy(t testing.TB, url string, clock []int64) {
+	t.Helper()
+	var begin int64
+	i := 0
+	fillAudit(t, url, len(clock), func(before int64) int64 {
+		if i == 0 {
+			begin = before
+		}
+		i++
+		return begin + clock[i-1]
+	})
+}
+
+func fillAudit(t testing.TB, url string, n int, clock func(before int64) int64) {
+	t.Helper()
 	key, err := audit.NewKey(Secrets.Audit)
 	if err != nil {
 		t.Fatal(err)
 	}
 	db := DB(t, url)
-	f := filler{key: key}
+	f := filler{key: key, clock: clock}
 	var ts store.Time
 	if err := db.QueryRowContext(t.Context(), `SELECT seq, row_hmac, ts FROM audit_log ORDER BY seq DESC LIMIT 1`).Scan(&f.seq, &f.hmac, &ts); err != nil {
 		t.Fatal(err)
@@ -62,13 +82,16 @@ type filler struct {
 	seq  int64
 	hmac string
 	ts   int64
+
+	clock func(before int64) int64 // what it shows when a row is made; both in µs
 }
 
 func (f *filler) next(n int) (rows, parts [][]any) {
 	for range n {
 		f.seq++
-		f.ts += 1000
-		l := audit.Link{Seq: f.seq, ID: id.At(f.ts), TS: f.ts, Prev: f.hmac}
+		l := audit.Link{Seq: f.seq, Prev: f.hmac}
+		l.TS, l.ClockStep = audit.Stamp(f.clock(f.ts), f.ts)
+		f.ts, l.ID = l.TS, id.At(l.TS)
 		for i := range l.Salts {
 			copy(l.Salts[i][:], fmt.Sprintf("%d %16d", i, f.seq))
 		}
