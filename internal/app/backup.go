@@ -75,6 +75,7 @@ func BackupOptions(c *config.Config) (o backup.Options, err error) {
 	if o.Recipients, err = Recipients(c.Backup.Recipients); err != nil {
 		return o, fmt.Errorf("Z4J_BACKUP_RECIPIENTS: %w", err)
 	}
+	o.TempDir, o.TempDirs = c.Backup.Tmp, []string{c.General.Home}
 	o.Passphrase = string(c.Backup.Passphrase.Reveal())
 	if o.Passphrase != "" && len(o.Recipients) > 0 {
 		return o, fmt.Errorf("%sBACKUP_RECIPIENTS and %sBACKUP_PASSPHRASE are both given: an archive is encrypted with one of the two", config.Prefix, config.Prefix)

@@ -34,7 +34,10 @@ type Options struct {
 	Name    string                                           // of the file; "": NewName gives it
 	Stream  io.Writer                                        // instead of Target: the archive goes there, and is not verified
 	Without []string                                         // tables whose rows are left out
-	TempDir string                                           // SQLite: where the copy is made; "": beside the database
+	TempDir string                                           // SQLite: where the copy is made; "": where there is room
+
+	// TempDirs are tried for the copy after Target, if that is a directory, and before the one beside the database.
+	TempDirs []string
 
 	LockWait time.Duration // Postgres: how long a table may be locked by another before that is an error; 0: 30 s
 
@@ -144,6 +147,17 @@ func (o *Options) open(ctx context.Context, r *Result) error {
 	return nil
 }
 
+// tempDirs are the places for SQLite's copy: an operator sees to it that there is room where backups go, and it costs the
+// database's disk nothing.
+func (o *Options) tempDirs() []string {
+	if o.Target != nil {
+		if dir := target.DirectoryOf(o.Target); dir != "" {
+			return append([]string{dir}, o.TempDirs...)
+		}
+	}
+	return o.TempDirs
+}
+
 func (o *Options) encrypts() bool { return o.Passphrase != "" || len(o.Recipients) > 0 }
 
 // run makes and verifies the archive.
@@ -156,7 +170,7 @@ func (o *Options) run(ctx context.Context, r *Result) error {
 	if _, err := o.Store.Instance(ctx); err != nil { // of an old database it is noted now, so that the snapshot has it
 		return err
 	}
-	snap, err := o.Store.Snapshot(ctx, store.SnapshotOptions{TempDir: o.TempDir, Without: o.Without, LockWait: o.LockWait})
+	snap, err := o.Store.Snapshot(ctx, store.SnapshotOptions{TempDir: o.TempDir, TempDirs: o.tempDirs(), Without: o.Without, LockWait: o.LockWait})
 	if err != nil {
 		return err
 	}

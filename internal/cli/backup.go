@@ -42,7 +42,7 @@ type backupCreateCmd struct {
 	Recipient      []string `help:"Encrypt to this public key (age1…); may be given several times. Instead of the settings." placeholder:"AGE1"`
 	PassphraseFile string   `help:"Encrypt with the passphrase that is the first line of this file; - is standard input. Instead of the settings." placeholder:"FILE"`
 	Without        []string `help:"Leave out the rows of these tables, such as events." placeholder:"TABLE"`
-	Tmp            string   `help:"SQLite: where the copy is made that is read. Without it: beside the database." placeholder:"DIR"`
+	Tmp            string   `help:"SQLite: where the copy is made that is read. Without it: Z4J_BACKUP_TMP, or where there is room: in the target if that is a directory, else in Z4J_HOME, else beside the database." placeholder:"DIR"`
 	NoVerify       bool     `help:"Don't read the archive back."`
 	JSON           bool     `name:"json" help:"Print JSON."`
 }
@@ -106,7 +106,10 @@ func (b *backupCreateCmd) options(ctx context.Context, c *call, cfg *config.Conf
 			return o, err
 		}
 	}
-	o.Version, o.Now, o.Log, o.Without, o.TempDir, o.Unverified = c.version, time.Now, slog.New(slog.NewTextHandler(c.stderr, nil)), b.Without, b.Tmp, b.NoVerify
+	o.Version, o.Now, o.Log, o.Without, o.Unverified = c.version, time.Now, slog.New(slog.NewTextHandler(c.stderr, nil)), b.Without, b.NoVerify
+	if b.Tmp != "" {
+		o.TempDir = b.Tmp
+	}
 	if b.To == "-" {
 		if f, ok := c.stdout.(*os.File); ok && term.IsTerminal(int(f.Fd())) {
 			return o, errors.New("standard output is a terminal: send it to a file or another program")

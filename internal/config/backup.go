@@ -9,6 +9,7 @@ type Backup struct {
 	Recipients  []string      `z4j:"BACKUP_RECIPIENTS" help:"Public keys (age1…) to which backups are encrypted; whoever has the secret key of one can restore. Make a pair with age-keygen."`
 	Passphrase  Secret        `z4j:"BACKUP_PASSPHRASE" min:"12" help:"Instead of recipients: a passphrase that encrypts backups and opens them again."`
 	Keep        string        `z4j:"BACKUP_KEEP" help:"Which backups stay after a new one was made, such as daily=7,weekly=5,monthly=12 (also last, hourly, yearly). Empty: all."`
+	Tmp         string        `z4j:"BACKUP_TMP" help:"SQLite: a directory for the copy of the database that a backup reads. Without it: the target if that is a directory, else Z4J_HOME, else beside the database; the first that has room."`
 	MaxDuration time.Duration `z4j:"BACKUP_MAX_DURATION" unit:"s" default:"21600" min:"60" max:"604800" help:"A backup that takes longer is ended and has failed. Also written as 6h or 90m."`
 	RPO         time.Duration `z4j:"RPO" unit:"s" default:"90000" min:"60" max:"31622400" help:"How much may be lost: with a schedule, health and the log complain when the newest good backup is older. Also written as 25h or 2d."`
 

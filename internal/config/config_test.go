@@ -500,7 +500,7 @@ func TestEverySettingCanBeChanged(t *testing.T) {
 		"ALLOWED_HOSTS": "b.example", "TRUSTED_PROXIES": "10.0.0.0/8", "DATABASE_URL": "sqlite:/other.db", "BOOTSTRAP_ADMIN_EMAIL": "ann@example.com",
 		"BOOTSTRAP_ADMIN_DISPLAY_NAME": "Ann", "SESSION_COOKIE_SAMESITE": "strict", "OPENAPI_VISIBILITY": "private", "EVENT_RETENTION_DAYS": "30", "RETENTION_TIME": "04:45",
 		"AUDIT_ANCHORS":   "/mnt/anchor,s3://bucket/prefix",
-		"BACKUP_SCHEDULE": "0 3 * * *", "BACKUP_TARGET": "s3://bucket/z4j", "BACKUP_RECIPIENTS": "age1x", "BACKUP_KEEP": "daily=7", "DRILL_SCHEDULE": "0 4 1 */3 *", "S3_ENDPOINT": "https://s3.example", "S3_REGION": "eu",
+		"BACKUP_SCHEDULE": "0 3 * * *", "BACKUP_TARGET": "s3://bucket/z4j", "BACKUP_RECIPIENTS": "age1x", "BACKUP_KEEP": "daily=7", "BACKUP_TMP": "/var/tmp", "DRILL_SCHEDULE": "0 4 1 */3 *", "S3_ENDPOINT": "https://s3.example", "S3_REGION": "eu",
 	}
 	base := map[string]string{}
 	for _, s := range must(t).Show() {

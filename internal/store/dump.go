@@ -15,7 +15,8 @@ var ErrSchemaChanged = errors.New("the schema is being changed")
 
 // SnapshotOptions say what of the database is read, and how.
 type SnapshotOptions struct {
-	TempDir  string        // SQLite: where the copy is made that is read; "": beside the database
+	TempDir  string        // SQLite: where the copy is made that is read; "": where there is room
+	TempDirs []string      // SQLite: directories to try for it, in this order, before the one beside the database
 	Without  []string      // tables whose rows are left out
 	Readers  int           // connections that read; 0: two
 	LockWait time.Duration // how long a table may be locked by another before that is an error; 0: 30 s

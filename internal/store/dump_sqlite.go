@@ -9,6 +9,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"syscall"
 	"time"
 
@@ -29,16 +30,38 @@ const (
 )
 
 func (s *Store) snapshotSQLite(ctx context.Context, snap *Snapshot, o SnapshotOptions) error {
-	dir := o.TempDir
-	if dir == "" {
-		dir = filepath.Dir(s.path)
-	}
-	if err := removeStaleCopies(dir); err != nil {
+	dir, err := s.dirForCopy(ctx, o)
+	if err != nil {
 		return err
 	}
-	if err := s.roomForCopy(ctx, dir); err != nil {
-		return err
+	return s.snapshotIn(ctx, snap, o, dir)
+}
+
+// dirForCopy chooses where the copy is made, and clears away what killed backups left in each place.
+func (s *Store) dirForCopy(ctx context.Context, o SnapshotOptions) (string, error) {
+	dirs := append(slices.Clip(o.TempDirs), filepath.Dir(s.path))
+	if o.TempDir != "" {
+		dirs = []string{o.TempDir}
 	}
+	for _, dir := range dirs {
+		if err := removeStaleCopies(dir); err != nil {
+			return "", err
+		}
+	}
+	var full []error
+	for i, dir := range dirs {
+		last := i == len(dirs)-1
+		err := s.roomForCopy(ctx, dir, !last)
+		if err == nil {
+			return dir, nil
+		}
+		full = append(full, err)
+	}
+	return "", errors.Join(full...)
+}
+
+// snapshotIn takes the snapshot with a copy in dir.
+func (s *Store) snapshotIn(ctx context.Context, snap *Snapshot, o SnapshotOptions, dir string) error {
 	path, drop, err := lockedCopy(dir)
 	if err != nil {
 		return err
@@ -46,7 +69,9 @@ func (s *Store) snapshotSQLite(ctx context.Context, snap *Snapshot, o SnapshotOp
 	source := &sqliteSnapshot{drop: drop}
 	snap.source = source
 	snap.info.Time = TimeOf(s.now())
-	if err := s.vacuumInto(ctx, path); err != nil {
+	if err := s.vacuumInto(ctx, path); isFull(err, dir) {
+		return fmt.Errorf("%w for the copy that a backup reads: %s is full, and nothing is left of the copy; name a directory with room in --tmp or Z4J_BACKUP_TMP", ErrNoRoom, dir)
+	} else if err != nil {
 		return fmt.Errorf("copy the database into %s: %w", dir, err)
 	}
 	s.truncateWAL(ctx)
@@ -63,23 +88,38 @@ func (s *Store) snapshotSQLite(ctx context.Context, snap *Snapshot, o SnapshotOp
 	return source.dropCopy() // who has it open reads on; a kill leaves nothing behind
 }
 
-// roomForCopy refuses what would fill the disk.
-func (s *Store) roomForCopy(ctx context.Context, dir string) error {
+// roomForCopy refuses what would fill the disk. With ample half as much again has to be free, for the archive: it may be
+// written to the same disk, and others of dirForCopy's may be larger.
+func (s *Store) roomForCopy(ctx context.Context, dir string, ample bool) error {
 	var need uint64
 	err := s.read.QueryRowContext(ctx, `SELECT (page_count - freelist_count) * page_size
 		FROM pragma_page_count(), pragma_freelist_count(), pragma_page_size()`).Scan(&need)
 	if err != nil {
 		return wrap("size of the database", err)
 	}
+	if ample {
+		need += need / 2
+	}
 	free, err := freeBytes(dir)
 	if err != nil {
 		return err
 	}
 	if free < need {
-		return fmt.Errorf("no room for the copy that a backup reads: it needs %d MiB and %s has %d MiB; name a directory with room in --tmp",
-			need>>20+1, dir, free>>20)
+		return fmt.Errorf("%w for the copy that a backup reads: it needs %d MiB and %s has %d MiB; name a directory with room in --tmp or Z4J_BACKUP_TMP",
+			ErrNoRoom, need>>20+1, dir, free>>20)
 	}
 	return nil
+}
+
+// isFull reports whether err, of writing into dir, is for want of room: what the system said of a failed write is lost on
+// the way through SQLite.
+func isFull(err error, dir string) bool {
+	const nothing = 1 << 20 // bytes: too little for the next pages
+	if !errors.Is(err, sqlite3.IOERR) {
+		return errors.Is(err, sqlite3.FULL)
+	}
+	free, err := freeBytes(dir)
+	return err == nil && free < nothing
 }
 
 // freeBytes is how much an unprivileged user may write into dir.
@@ -93,12 +133,20 @@ func freeBytes(dir string) (uint64, error) {
 
 // lockedCopy makes an empty file in dir that is locked as long as it is there, so that another run leaves it alone.
 func lockedCopy(dir string) (path string, drop func() error, err error) {
-	f, err := os.CreateTemp(dir, copyPattern)
-	if err != nil {
-		return "", nil, err
-	}
-	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
-		return "", nil, errors.Join(err, os.Remove(f.Name()), f.Close())
+	var f *os.File
+	for {
+		if f, err = os.CreateTemp(dir, copyPattern); err != nil {
+			return "", nil, err
+		}
+		if err = syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil && !errors.Is(err, syscall.EWOULDBLOCK) {
+			return "", nil, errors.Join(err, os.Remove(f.Name()), f.Close())
+		}
+		mine, err1 := f.Stat()
+		there, err2 := os.Stat(f.Name())
+		if err == nil && err1 == nil && err2 == nil && os.SameFile(mine, there) {
+			break
+		}
+		_ = f.Close() // another run cleared it away before it was locked
 	}
 	return f.Name(), func() error {
 		err := os.Remove(f.Name())

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -380,6 +381,52 @@ func TestSQLiteSnapshotLeavesNoFile(t *testing.T) {
 	if _, err := s.Snapshot(t.Context(), store.SnapshotOptions{TempDir: filepath.Join(dir, "missing")}); err == nil {
 		t.Error("a directory that is not there: no error")
 	}
+}
+
+// TestTheCopyIsMadeWhereThereIsRoom: in the first of some directories that has it; a disk that fills while it is made is told,
+// and holds nothing of it afterwards.
+func TestTheCopyIsMadeWhereThereIsRoom(t *testing.T) {
+	url := storetest.SQLite(t)
+	s := storetest.Open(t, url)
+	mustRecord(t, s, 2000) // some megabytes
+	small, roomy := t.TempDir(), t.TempDir()
+	if err := syscall.Mount("tmpfs", small, "tmpfs", 0, "size=64k"); err != nil {
+		t.Skipf("a small file system can't be mounted here: %v", err)
+	}
+	t.Cleanup(func() {
+		if err := syscall.Unmount(small, 0); err != nil {
+			t.Error(err)
+		}
+	})
+	stale := filepath.Join(small, "z4j-snapshot-123.tmp")
+	if err := os.WriteFile(stale, []byte("left over"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	nothingIn := func(when, dir string) {
+		t.Helper()
+		if files, err := os.ReadDir(dir); err != nil || len(files) != 0 {
+			t.Errorf("%s: %s has %v, %v; want nothing", when, dir, files, err)
+		}
+	}
+	snap, err := s.Snapshot(t.Context(), store.SnapshotOptions{TempDirs: []string{filepath.Join(roomy, "missing"), small, roomy}})
+	if err != nil {
+		t.Fatalf("the third of three places has room: %v", err)
+	}
+	nothingIn("the copy of a backup that was killed is cleared away", small)
+	if err := snap.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Snapshot(t.Context(), store.SnapshotOptions{TempDir: small, TempDirs: []string{roomy}}); !errors.Is(err, store.ErrNoRoom) || !strings.Contains(err.Error(), "Z4J_BACKUP_TMP") {
+		t.Errorf("the place that was named has no room: %v, want ErrNoRoom and the way out", err)
+	}
+	if err := s.SnapshotIn(t.Context(), small); !errors.Is(err, store.ErrNoRoom) || !strings.Contains(err.Error(), small) {
+		t.Errorf("the disk is full before the copy is whole: %v, want ErrNoRoom and the place", err)
+	}
+	nothingIn("after that", small)
+	if err := s.SnapshotIn(t.Context(), roomy); err != nil {
+		t.Errorf("with room: %v, want a snapshot", err)
+	}
+	nothingIn("after that", roomy)
 }
 
 // TestFieldCaseF55WhatCannotBeReadFailsTheBackup: a table that is locked or may not be read is named, and nothing is skipped.

@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"database/sql"
+	"errors"
 	"strings"
 
 	"github.com/jackc/pgx/v5/stdlib"
@@ -150,4 +151,14 @@ func (s *Store) AuditWindow(ctx context.Context, from, to *Time) (first, last in
 		return 0, 0, err
 	}
 	return s.auditWindow(ctx, lowest, highest, from, to)
+}
+
+// SnapshotIn is Snapshot with SQLite's copy in dir, whether there is room or not.
+func (s *Store) SnapshotIn(ctx context.Context, dir string) error {
+	snap := &Snapshot{store: s}
+	err := s.snapshotIn(ctx, snap, SnapshotOptions{Readers: 1}, dir)
+	if snap.source == nil {
+		return err
+	}
+	return errors.Join(err, snap.source.close())
 }

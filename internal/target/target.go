@@ -99,6 +99,14 @@ func Open(ctx context.Context, location string, o Options) (Target, error) {
 	return nil, fmt.Errorf("%s:// is no place for files: give a directory or s3://bucket/prefix", scheme)
 }
 
+// DirectoryOf is the directory that t is, "" if it is none of this machine's.
+func DirectoryOf(t Target) string {
+	if d, is := t.(*directory); is {
+		return d.path
+	}
+	return ""
+}
+
 // NameOf is what the Target of a location calls itself.
 func NameOf(location string) string {
 	if rest, is := strings.CutPrefix(location, "s3://"); is {
