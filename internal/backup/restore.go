@@ -244,12 +244,7 @@ func (r *Restore) findHead(ctx context.Context) error {
 // compare finds out what the live database and the anchors know that the archive lacks.
 func (r *Restore) compare(ctx context.Context, m *Manifest) (err error) {
 	if r.o.Live != nil {
-		head, err := r.o.Live.AuditHead(ctx)
-		if err != nil {
-			r.warn("the live database can't be asked: %v", err)
-		} else if head.Seq > 0 {
-			r.behind("the live database", head, "")
-		}
+		r.askLive(ctx, m)
 	}
 	watch := r.o.Custody(nil)
 	if r.known, err = watch.Known(ctx, m.Instance); err != nil {
@@ -270,6 +265,26 @@ func (r *Restore) compare(ctx context.Context, m *Manifest) (err error) {
 	}
 	r.Plan.Gone = r.known.GoneBehind(m.Generation, m.Audit.Size, r.o.WithoutGenerations)
 	return nil
+}
+
+// askLive compares the archive with the live database, if both are of one installation: numbers of another's entries tell
+// nothing.
+func (r *Restore) askLive(ctx context.Context, m *Manifest) {
+	instance, err := r.o.Live.Instance(ctx)
+	if err != nil {
+		r.warn("the live database can't be asked: %v", err)
+		return
+	}
+	head, err := r.o.Live.AuditHead(ctx)
+	switch {
+	case err != nil:
+		r.warn("the live database can't be asked: %v", err)
+	case head.Seq == 0:
+	case instance != m.Instance:
+		r.warn("the live database is of another installation, %s, and the archive of %s: how far behind it is, only anchors can tell", instance, m.Instance)
+	default:
+		r.behind("the live database", head, "")
+	}
 }
 
 func (r *Restore) behind(of string, head audit.Row, root string) {

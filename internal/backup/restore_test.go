@@ -234,6 +234,34 @@ func TestOnlyWhoKnowsWhatWasLostTells(t *testing.T) {
 	})
 }
 
+// TestTheLiveDatabaseOfAnotherInstallationIsNotCompared: that its log is longer says nothing of the archive.
+func TestTheLiveDatabaseOfAnotherInstallationIsNotCompared(t *testing.T) {
+	eachSite(t, func(t *testing.T, s *site) {
+		made := s.backup(t)
+		s.minted(t)
+		url := storetest.SQLite(t)
+		other := storetest.Open(t, url)
+		storetest.FillAudit(t, url, 50)
+		for _, tt := range []struct {
+			name    string
+			live    *store.Store
+			behind  int // whether the live database is among what the archive is behind
+			foreign bool
+		}{
+			{"its own", s.Store, 1, false},
+			{"another's", other, 0, true},
+		} {
+			o := s.restoring(t, made.Name, s.fresh(t, false))
+			o.Custody, o.Live = watches(t.TempDir()), tt.live
+			p := plan(t, o).Plan
+			warned := strings.Contains(strings.Join(p.Warnings, "\n"), "another installation")
+			if len(p.Behind) != tt.behind || warned != tt.foreign {
+				t.Errorf("%s: behind %+v, warnings %q; want behind %d, and a warning: %v", tt.name, p.Behind, p.Warnings, tt.behind, tt.foreign)
+			}
+		}
+	})
+}
+
 // TestLessonL2RefusedRestoreChangesNothing: whatever is wrong is found before anything is touched.
 func TestLessonL2RefusedRestoreChangesNothing(t *testing.T) {
 	eachSite(t, func(t *testing.T, s *site) {
