@@ -250,8 +250,8 @@ func (r *Restore) compare(ctx context.Context, m *Manifest) (err error) {
 	if r.known, err = watch.Known(ctx, m.Instance); err != nil {
 		return err
 	}
-	for name, trouble := range watch.Troubles() {
-		r.warn("anchor %s can't be asked: %s", name, trouble)
+	for _, t := range watch.Troubles() {
+		r.warn("anchor %s", t.String())
 	}
 	if r.Plan.Anchors = r.known.Tell(m.Generation, m.Audit.Size); r.Plan.Anchors == 0 {
 		r.warn("no readable anchor knows what came after the backup: nobody can tell what was revoked since. API keys are suspended until " +

@@ -100,7 +100,7 @@ type verifiedLog struct {
 	audit.Report
 
 	Local    custody.Local     `json:"local_anchor"`
-	Troubles map[string]string `json:"anchor_troubles"` // by anchor: why it could not be read
+	Troubles []custody.Trouble `json:"anchor_troubles"`
 }
 
 // brought reads the checkpoints that were given as files. Whoever gives one says that it was kept elsewhere.
@@ -168,15 +168,20 @@ func (v *verifiedLog) show(out io.Writer) error {
 
 // showAnchors says what is wrong with anchors. It changes no exit code: an anchor that can't be read says nothing.
 func (v *verifiedLog) showAnchors(line func(name, format string, args ...any)) {
-	for _, name := range slices.Sorted(maps.Keys(v.Troubles)) {
-		line("anchor unread", "%s: %s", name, v.Troubles[name])
-	}
+	showTroubles(line, v.Troubles)
 	switch {
 	case v.Local.Path == "":
 	case v.Local.Missing:
 		line("local anchor", "%s is missing, though the log has rows: the next start of a brain begins it anew", v.Local.Path)
 	case v.Local.OnVolume:
 		line("local anchor", "%s lies on the volume of the database: a snapshot that is put back sets back both", v.Local.Path)
+	}
+}
+
+// showTroubles says what is wrong with anchors and holds nothing.
+func showTroubles(line func(name, format string, args ...any), troubles []custody.Trouble) {
+	for i := range troubles {
+		line("anchor trouble", "%s", troubles[i].String())
 	}
 }
 

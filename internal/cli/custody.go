@@ -6,9 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"maps"
 	"os"
-	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -67,10 +65,7 @@ func showAcknowledged(out io.Writer, k *custody.Custody, done *custody.Acknowled
 		line("void", "nothing: sessions, set-up tokens, agents and API keys are as that state has them")
 		return w.Flush()
 	}
-	troubles := k.Troubles()
-	for _, name := range slices.Sorted(maps.Keys(troubles)) {
-		line("anchor", "%s: %s", name, troubles[name])
-	}
+	showTroubles(line, k.Troubles())
 	showGone(line, done.Gone)
 	line("void", "sessions and set-up tokens: everybody logs in again; events that were acknowledged after %s may be gone", done.Gap.From)
 	line("done again", "%d revocations, %d erasures", done.Revoked, done.Erased)

@@ -25,6 +25,3 @@ type anchor interface {
 	lastLine(ctx context.Context, h history, accept func(note string) bool) (int64, error)
 	putLine(ctx context.Context, h history, seq int64, part int, note string) error
 }
-
-// reach bounds a look at an anchor outside of this machine.
-const reach = 15 * time.Second

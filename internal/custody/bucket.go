@@ -105,6 +105,8 @@ func (a *bucketAnchor) first(ctx context.Context, prefix string, most int64, num
 }
 
 func (a *bucketAnchor) read(ctx context.Context, o target.Object) (text string, err error) {
+	ctx, cancel := context.WithTimeout(ctx, reach)
+	defer cancel()
 	if o.Size > maxNote {
 		return "", fmt.Errorf("read %s: %d bytes are no note", o.Name, o.Size)
 	}
@@ -161,7 +163,9 @@ func (a *bucketAnchor) put(ctx context.Context, name, note string) (err error) {
 }
 
 func (a *bucketAnchor) lines(ctx context.Context, h history, after int64) ([]string, error) {
-	found, err := a.List(ctx, h.path()+"/lines/", beyondFork)
+	limit, cancel := context.WithTimeout(ctx, reach)
+	defer cancel()
+	found, err := a.List(limit, h.path()+"/lines/", beyondFork)
 	if err != nil {
 		return nil, fmt.Errorf("list lines: %w", err)
 	}

@@ -1,6 +1,7 @@
 package custody
 
 import (
+	"cmp"
 	"context"
 	"encoding/hex"
 	"errors"
@@ -14,13 +15,14 @@ import (
 // leafPage is how many rows are read at once.
 const leafPage = 1000
 
-// Checkpoint signs the whole log as it is, if something is new, and puts that into the anchors. It compares first: nothing
-// is signed while the history is in doubt.
+// Checkpoint signs the whole log as it is, if something is new, and puts that into the anchors. It compares first with the
+// anchor of the home: nothing is signed while the history is in doubt. The others, whose word holds nothing where that one
+// agrees, get the checkpoint after the home has it, and nothing waits long for them.
 func (c *Custody) Checkpoint(ctx context.Context) error {
 	if c.o.ReadOnly || c.signer().IsZero() {
 		return nil
 	}
-	if err := c.examine(ctx, true); err != nil {
+	if err := c.Examine(ctx); err != nil {
 		return err
 	}
 	held, err := c.o.Store.Hold(ctx)
@@ -32,43 +34,69 @@ func (c *Custody) Checkpoint(ctx context.Context) error {
 		return err
 	}
 	newest, err := c.newest(ctx, &st)
-	if err != nil || newest.Size >= st.head.Seq {
-		return err
-	}
-	tree, err := c.tree(ctx, &st)
 	if err != nil {
 		return err
 	}
-	last, err := c.extend(ctx, tree, st.head.Seq)
+	if newest.Size >= st.head.Seq {
+		return c.show(ctx, &st, &newest, "")
+	}
+	cp, note, err := c.sign(ctx, &st)
 	if err != nil {
-		return err
-	}
-	present, err := c.o.Store.PresentPlace(ctx)
-	if err != nil {
-		return err
-	}
-	cp := audit.Checkpoint{
-		Instance: st.instance, Generation: st.current(), Size: tree.Size(), Root: tree.Root(), RowHMAC: last.RowHMAC,
-		Time: store.TimeOf(c.o.Now()).UnixMicro(), Timeline: present.Timeline,
-	}
-	note, err := c.signer().SignCheckpoint(cp)
-	if err != nil {
-		return err
-	}
-	if err := c.o.Store.PutCheckpoint(ctx, cp, note, tree.Peaks()); err != nil {
 		return err
 	}
 	c.mirror(ctx, &st)
-	c.publish(ctx, &cp, note)
-	return nil
+	return c.show(ctx, &st, &cp, note)
 }
 
-// publish puts a checkpoint into the anchors outside of this home.
-func (c *Custody) publish(ctx context.Context, cp *audit.Checkpoint, note string) {
-	h := history{cp.Instance, cp.Generation}
-	for _, a := range c.sharedAnchors(ctx) {
-		c.note(ctx, a.String()+" writing", a.putCheckpoint(ctx, h, cp.Size, store.TimeAt(cp.Time).Time, note))
+// sign signs a checkpoint of the whole log and keeps it.
+func (c *Custody) sign(ctx context.Context, st *chainState) (cp audit.Checkpoint, note string, err error) {
+	tree, err := c.tree(ctx, st)
+	if err != nil {
+		return cp, "", err
 	}
+	last, err := c.extend(ctx, tree, st.head.Seq)
+	if err != nil {
+		return cp, "", err
+	}
+	present, err := c.o.Store.PresentPlace(ctx)
+	if err != nil {
+		return cp, "", err
+	}
+	cp = audit.Checkpoint{
+		Instance: st.instance, Generation: st.current(), Size: tree.Size(), Root: tree.Root(), RowHMAC: last.RowHMAC,
+		Time: store.TimeOf(c.o.Now()).UnixMicro(), Timeline: present.Timeline,
+	}
+	if note, err = c.signer().SignCheckpoint(cp); err != nil {
+		return cp, "", err
+	}
+	return cp, note, c.o.Store.PutCheckpoint(ctx, cp, note, tree.Peaks())
+}
+
+// show compares the anchors outside of this home, whose word holds nothing now, and puts the newest checkpoint into them:
+// a new one, which note is, or one that an anchor lacks.
+func (c *Custody) show(ctx context.Context, st *chainState, newest *audit.Checkpoint, note string) error {
+	kept := note
+	if kept == "" && newest.Size > 0 {
+		notes, err := c.o.Store.CheckpointNotes(ctx, newest.Generation, newest.Size-1, 1)
+		if err != nil {
+			return err
+		}
+		if len(notes) > 0 && c.ours(history{newest.Instance, newest.Generation})(notes[0]) {
+			kept = notes[0]
+		}
+	}
+	h, at := history{newest.Instance, newest.Generation}, store.TimeAt(newest.Time).Time
+	c.beside(ctx, c.sharedAnchors(ctx), showing, func(ctx context.Context, p *post) error {
+		o, err := c.askOne(ctx, p, st, true)
+		lacks := err == nil && o.standing <= Agrees && o.agreed.Size < newest.Size
+		if note != "" && !errors.Is(err, context.DeadlineExceeded) || kept != "" && lacks {
+			bad := p.putCheckpoint(ctx, h, newest.Size, at, kept)
+			c.note(ctx, p, Unwritable, bad)
+			err = cmp.Or(err, bad)
+		}
+		return err
+	})
+	return nil
 }
 
 // newest returns the largest checkpoint of the present history that the database keeps and one of our keys signed.
@@ -178,7 +206,7 @@ func (c *Custody) mirror(ctx context.Context, st *chainState) {
 	if c.local == nil || c.o.ReadOnly {
 		return
 	}
-	c.note(ctx, c.local.String()+" writing", c.mirrorNew(ctx, st))
+	c.note(ctx, c.local, Unwritable, c.mirrorNew(ctx, st))
 }
 
 func (c *Custody) mirrorNew(ctx context.Context, st *chainState) error {

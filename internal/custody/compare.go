@@ -54,7 +54,7 @@ func (c *Custody) chain(ctx context.Context) (st chainState, err error) {
 }
 
 // ask compares an anchor with the database. A local anchor may know no history that the chain does not name.
-func (c *Custody) ask(ctx context.Context, a anchor, st *chainState, local bool) (opinion, error) {
+func (c *Custody) ask(ctx context.Context, a *post, st *chainState, local bool) (opinion, error) {
 	out := opinion{anchor: a.String()}
 	for i, g := range st.generations {
 		most := int64(math.MaxInt64)
@@ -78,9 +78,9 @@ func (c *Custody) ask(ctx context.Context, a anchor, st *chainState, local bool)
 			out.standing, out.newest = Unnamed, strange[0]
 			return out, nil
 		}
-		c.note(ctx, a.String()+" histories", fmt.Errorf("it holds checkpoints of the history %s of this installation, signed with its key, which the audit log does not name: somebody runs a copy of this database with these settings", strange[0].Generation))
+		c.note(ctx, a, Foreign, fmt.Errorf("it holds checkpoints of the history %s of this installation, signed with its key, which the audit log does not name: somebody runs a copy of this database with these settings", strange[0].Generation))
 	} else if !local {
-		c.note(ctx, a.String()+" histories", nil)
+		c.note(ctx, a, Foreign, nil)
 	}
 	return out, nil
 }

@@ -8,12 +8,7 @@
 package custody
 
 import (
-	"context"
-	"fmt"
 	"log/slog"
-	"maps"
-	"path/filepath"
-	"strings"
 	"sync"
 	"time"
 
@@ -41,21 +36,20 @@ type Options struct {
 // Custody watches one audit log. Make one with New.
 type Custody struct {
 	o     Options
-	local anchor // nil: there is no home
+	local *post // nil: there is no home
 	grave chan struct{}
 
 	examining sync.Mutex // held by whoever compares and decides
 	mu        sync.Mutex // of what follows
-	shared    []anchor
-	opened    bool
-	troubles  map[string]string // by anchor or subject: what is wrong and holds nothing
-	place     store.Place       // where the database was at the last look
-	away      bool              // the last look failed
-	begun     bool              // the local anchor was looked at, and is begun where there was none
-	scanned   int64             // number of the newest entry that was looked at for lines and grave actions
-	scannedAs string            // its HMAC, "" if that is not known
-	lines     map[cursor]mark   // up to which entry an anchor has the lines of a generation
-	mirrored  map[string]int64  // up to which size the local anchor has the checkpoints of a generation
+	shared    []*post    // as Options.Anchors; nil: not open yet
+	troubles  map[faulty]Trouble
+	place     store.Place      // where the database was at the last look
+	away      bool             // the last look failed
+	begun     bool             // the local anchor was looked at, and is begun where there was none
+	scanned   int64            // number of the newest entry that was looked at for lines and grave actions
+	scannedAs string           // its HMAC, "" if that is not known
+	lines     map[cursor]mark  // up to which entry an anchor has the lines of a generation
+	mirrored  map[string]int64 // up to which size the local anchor has the checkpoints of a generation
 }
 
 type cursor struct{ anchor, generation string }
@@ -71,75 +65,15 @@ func New(o Options) *Custody {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	c := &Custody{o: o, grave: make(chan struct{}, 1), troubles: map[string]string{}, lines: map[cursor]mark{}, mirrored: map[string]int64{}}
+	c := &Custody{o: o, grave: make(chan struct{}, 1), shared: make([]*post, len(o.Anchors)), troubles: map[faulty]Trouble{}, lines: map[cursor]mark{}, mirrored: map[string]int64{}}
 	if o.Home != "" {
-		c.local = &fileAnchor{dir: filepath.Join(o.Home, "anchors"), make: !o.ReadOnly}
+		c.local = localPost(o.Home, o.ReadOnly)
 	}
 	return c
 }
 
 // Grave gives a value when a checkpoint shall be signed at once.
 func (c *Custody) Grave() <-chan struct{} { return c.grave }
-
-// sharedAnchors are those beside the local one, which are opened when they are first needed. One that can't be is tried
-// again the next time.
-func (c *Custody) sharedAnchors(ctx context.Context) []anchor {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.opened {
-		return c.shared
-	}
-	c.shared, c.opened = nil, true
-	for _, location := range c.o.Anchors {
-		a, err := c.open(ctx, location)
-		if err != nil {
-			c.opened = false
-			c.noteLocked(ctx, location, err)
-			continue
-		}
-		c.shared = append(c.shared, a)
-	}
-	return c.shared
-}
-
-func (c *Custody) open(ctx context.Context, location string) (anchor, error) {
-	if !strings.Contains(location, "://") {
-		return &fileAnchor{dir: location, make: false}, nil
-	}
-	t, err := target.Open(ctx, location, c.o.Target)
-	if err != nil {
-		return nil, fmt.Errorf("open anchor: %w", err)
-	}
-	return &bucketAnchor{Target: t}, nil
-}
-
-// note remembers that something is wrong which holds nothing, or, with nil, that it is right again. A change is logged.
-func (c *Custody) note(ctx context.Context, subject string, err error) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.noteLocked(ctx, subject, err)
-}
-
-func (c *Custody) noteLocked(ctx context.Context, subject string, err error) {
-	was, bad := c.troubles[subject]
-	switch {
-	case err == nil && bad:
-		delete(c.troubles, subject)
-		c.o.Log.InfoContext(ctx, "audit anchor is right again", "anchor", subject)
-	case err != nil && was != err.Error():
-		c.troubles[subject] = err.Error()
-		c.o.Log.WarnContext(ctx, "audit anchor needs attention", "anchor", subject, "err", err)
-	}
-}
-
-// Troubles tells, by anchor, what is wrong with anchors and holds nothing.
-func (c *Custody) Troubles() map[string]string {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	out := make(map[string]string, len(c.troubles))
-	maps.Copy(out, c.troubles)
-	return out
-}
 
 // publicKeys are those whose notes are our own.
 func (c *Custody) publicKeys() []string {

@@ -14,11 +14,8 @@ import (
 const lonely = 15 * time.Minute
 
 // Examine finds out whether the database is the one it was, and does what follows. Anchors that can't be read hold nothing.
-func (c *Custody) Examine(ctx context.Context) error { return c.examine(ctx, false) }
-
-// examine also asks the anchors outside of this home if all is set; at a start nothing waits for them but a home without
-// an anchor of its own.
-func (c *Custody) examine(ctx context.Context, all bool) error {
+// Nothing waits for those outside of this home but a home without an anchor of its own.
+func (c *Custody) Examine(ctx context.Context) error {
 	c.examining.Lock()
 	defer c.examining.Unlock()
 	s := c.o.Store
@@ -49,8 +46,8 @@ func (c *Custody) examine(ctx context.Context, all bool) error {
 	}
 	situation := Situation{Place: where, Local: local.standing}
 	shared := opinion{}
-	if all || local.standing == None {
-		shared = c.askShared(ctx, &st, local.standing != None)
+	if local.standing == None {
+		shared = c.askShared(ctx, &st, false)
 		situation.Shared = shared.standing
 	}
 	if situation.Lonely, err = c.lonely(ctx); err != nil {
@@ -76,24 +73,42 @@ func (c *Custody) askLocal(ctx context.Context, st *chainState) (o opinion, aske
 		return o, false
 	}
 	o, err := c.ask(ctx, c.local, st, true)
-	c.note(ctx, c.local.String(), err)
+	c.note(ctx, c.local, Unreadable, err)
 	return o, err == nil
 }
 
 // askShared asks the other anchors and returns the worst that one of them says. calm says that the local one speaks for
 // the database: then what they say is an alert.
 func (c *Custody) askShared(ctx context.Context, st *chainState, calm bool) (worst opinion) {
-	for _, a := range c.sharedAnchors(ctx) {
-		o, err := c.ask(ctx, a, st, false)
-		if err == nil && calm && o.standing > Agrees {
-			err = errors.New(o.reason(st.head.Seq))
+	for _, o := range gather(c.sharedAnchors(ctx), func(p *post) opinion {
+		o, err := c.askOne(ctx, p, st, calm)
+		if err != nil {
+			return opinion{}
 		}
-		c.note(ctx, a.String(), err)
-		if err == nil && o.standing > worst.standing {
+		return o
+	}) {
+		if o.standing > worst.standing {
 			worst = o
 		}
 	}
 	return worst
+}
+
+// askOne asks one of the other anchors, within a time, and notes what is wrong with it.
+func (c *Custody) askOne(ctx context.Context, p *post, st *chainState, calm bool) (opinion, error) {
+	limit, cancel := context.WithTimeout(ctx, reach)
+	defer cancel()
+	o, err := c.ask(limit, p, st, false)
+	c.note(ctx, p, Unreadable, err)
+	if err != nil {
+		return o, err
+	}
+	var against error
+	if calm && o.standing > Agrees {
+		against = errors.New(o.reason(st.head.Seq))
+	}
+	c.note(ctx, p, Contradicts, against)
+	return o, nil
 }
 
 func (c *Custody) lonely(ctx context.Context) (bool, error) {

@@ -16,10 +16,10 @@ import (
 )
 
 // anchors are all that there are.
-func (c *Custody) anchors(ctx context.Context) []anchor {
-	out := slices.Clone(c.sharedAnchors(ctx))
+func (c *Custody) anchors(ctx context.Context) []*post {
+	out := c.sharedAnchors(ctx)
 	if c.local != nil {
-		out = append([]anchor{c.local}, out...)
+		out = append([]*post{c.local}, out...)
 	}
 	return out
 }
@@ -33,36 +33,48 @@ func (c *Custody) Witnesses(ctx context.Context) ([]audit.Witness, error) {
 		return nil, err
 	}
 	var out []audit.Witness
-	for _, a := range c.anchors(ctx) {
-		found, err := a.histories(ctx, st.instance)
-		for _, h := range found {
-			for _, most := range []int64{math.MaxInt64, st.end(h.generation), st.head.Seq} {
-				notes, bad := a.checkpoints(ctx, h, most, c.ours(h))
-				err = cmp.Or(err, bad)
-				for cp := range c.own(notes, h.instance, h.generation) {
-					w := audit.Witness{Checkpoint: cp, Where: a.String(), Outside: c.outside(a), Shared: a != c.local}
-					if !slices.Contains(out, w) {
-						out = append(out, w)
-					}
-					break
-				}
-			}
-		}
-		c.note(ctx, a.String(), err)
+	for _, found := range gather(c.anchors(ctx), func(p *post) []audit.Witness { return c.witness(ctx, p, &st) }) {
+		out = append(out, found...)
 	}
 	slices.SortStableFunc(out, func(a, b audit.Witness) int { return cmp.Compare(a.Size, b.Size) })
 	return out, nil
 }
 
+// witness are the Witnesses of one anchor.
+func (c *Custody) witness(ctx context.Context, p *post, st *chainState) (out []audit.Witness) {
+	limit, cancel := context.WithTimeout(ctx, longReach)
+	defer cancel()
+	found, err := p.histories(limit, st.instance)
+	outside := err == nil && c.outside(limit, p)
+	for _, h := range found {
+		for _, most := range []int64{math.MaxInt64, st.end(h.generation), st.head.Seq} {
+			notes, bad := p.checkpoints(limit, h, most, c.ours(h))
+			err = cmp.Or(err, bad)
+			for cp := range c.own(notes, h.instance, h.generation) {
+				w := audit.Witness{Checkpoint: cp, Where: p.String(), Outside: outside, Shared: p != c.local}
+				if !slices.Contains(out, w) {
+					out = append(out, w)
+				}
+				break
+			}
+		}
+		if errors.Is(err, context.DeadlineExceeded) {
+			break // the rest would not be answered, either
+		}
+	}
+	c.note(ctx, p, Unreadable, err)
+	return out
+}
+
 // outside reports whether an anchor lies beyond this machine, as far as that can be told: a bucket does, and a directory
 // that is mounted from elsewhere than the home.
-func (c *Custody) outside(a anchor) bool {
-	f, file := a.(*fileAnchor)
+func (c *Custody) outside(ctx context.Context, p *post) bool {
+	f, file := p.anchor.(*patient)
 	if !file {
 		return true
 	}
-	same, known := sameVolume(f.dir, c.o.Home)
-	return a != c.local && known && !same
+	same, known := f.onVolume(ctx, c.o.Home)
+	return p != c.local && known && !same
 }
 
 // sameVolume reports whether two paths lie on one volume, and whether that is known.

@@ -3,6 +3,7 @@ package custody
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"math"
 	"slices"
@@ -23,13 +24,11 @@ type Known struct {
 func (c *Custody) Known(ctx context.Context, instance string) (Known, error) {
 	k := Known{whole: map[string]bool{}}
 	seen := map[string]bool{}
-	for _, a := range c.anchors(ctx) {
-		newest, lines, err := c.know(ctx, a, instance)
-		c.note(ctx, a.String(), err)
-		k.whole[a.String()] = err == nil
-		k.Newest = append(k.Newest, newest...)
-		for i := range lines {
-			l := &lines[i]
+	for _, a := range gather(c.anchors(ctx), func(p *post) knowledge { return c.know(ctx, p, instance) }) {
+		k.whole[a.where] = a.whole
+		k.Newest = append(k.Newest, a.newest...)
+		for i := range a.lines {
+			l := &a.lines[i]
 			if one := fmt.Sprint(l.Generation, l.Seq, l.RowHMAC, l.Facts.Part); !seen[one] {
 				seen[one] = true
 				k.Lines = append(k.Lines, *l)
@@ -42,29 +41,45 @@ func (c *Custody) Known(ctx context.Context, instance string) (Known, error) {
 	return k, nil
 }
 
+// knowledge is what one anchor knows.
+type knowledge struct {
+	where  string
+	whole  bool // all was read
+	newest []audit.Witness
+	lines  []audit.Line
+}
+
 // know reads what one anchor knows, as much as can be read.
-func (c *Custody) know(ctx context.Context, a anchor, instance string) (newest []audit.Witness, lines []audit.Line, err error) {
+func (c *Custody) know(ctx context.Context, p *post, instance string) knowledge {
+	limit, cancel := context.WithTimeout(ctx, longReach)
+	defer cancel()
+	k := knowledge{where: p.String()}
 	keys := c.publicKeys()
-	found, err := a.histories(ctx, instance)
+	found, err := p.histories(limit, instance)
 	for _, h := range found {
 		if h.instance != instance {
 			continue
 		}
-		notes, bad := a.checkpoints(ctx, h, math.MaxInt64, c.ours(h))
+		notes, bad := p.checkpoints(limit, h, math.MaxInt64, c.ours(h))
 		err = cmp.Or(err, bad)
 		for cp := range c.own(notes, h.instance, h.generation) {
-			newest = append(newest, audit.Witness{Checkpoint: cp, Where: a.String(), Shared: a != c.local})
+			k.newest = append(k.newest, audit.Witness{Checkpoint: cp, Where: k.where, Shared: p != c.local})
 			break
 		}
-		notes, bad = a.lines(ctx, h, 0)
+		notes, bad = p.lines(limit, h, 0)
 		err = cmp.Or(err, bad)
 		for _, n := range notes {
 			if l, err := audit.OpenLine(n, keys...); err == nil && l.Instance == instance {
-				lines = append(lines, l)
+				k.lines = append(k.lines, l)
 			}
 		}
+		if errors.Is(err, context.DeadlineExceeded) {
+			break // the rest would not be answered, either
+		}
 	}
-	return newest, lines, err
+	k.whole = err == nil
+	c.note(ctx, p, Unreadable, err)
+	return k
 }
 
 // RestoredPlace is where a database that was restored lives from now on; for SQLite that is a new name, which is written

@@ -147,29 +147,36 @@ func (c *Custody) setBack(ctx context.Context, m mark, head *audit.Row) (bool, e
 
 // bringLines writes the lines that the anchors don't have yet. In hold only the anchor of this home gets any.
 func (c *Custody) bringLines(ctx context.Context, st *chainState, held bool) error {
-	var anchors []anchor
+	var anchors []*post
 	if c.local != nil {
 		anchors = append(anchors, c.local)
 	}
 	if !held {
 		anchors = append(anchors, c.sharedAnchors(ctx)...)
 	}
-	behind := false
-	for _, a := range anchors {
-		for i, g := range st.generations {
-			through := st.head.Seq
-			if i+1 < len(st.generations) {
-				through = st.generations[i+1].Started - 1
-			}
-			err := c.bringTo(ctx, a, history{st.instance, g.ID}, g.Started-1, through, st)
-			c.note(ctx, a.String()+" lines", err)
-			behind = behind || err != nil
-		}
-	}
+	behind := c.beside(ctx, anchors, bringing, func(ctx context.Context, p *post) error {
+		err := c.bringAll(ctx, p, st)
+		c.note(ctx, p, Lines, err)
+		return err
+	})
 	if behind { // the next look tries again
 		c.mu.Lock()
 		c.scanned = 0
 		c.mu.Unlock()
+	}
+	return nil
+}
+
+// bringAll writes to an anchor the lines of all histories that it does not have.
+func (c *Custody) bringAll(ctx context.Context, p *post, st *chainState) error {
+	for i, g := range st.generations {
+		through := st.head.Seq
+		if i+1 < len(st.generations) {
+			through = st.generations[i+1].Started - 1
+		}
+		if err := c.bringTo(ctx, p, history{st.instance, g.ID}, g.Started-1, through, st); err != nil {
+			return err
+		}
 	}
 	return nil
 }
@@ -236,7 +243,10 @@ func (c *Custody) lastLine(ctx context.Context, a anchor, h history, st *chainSt
 		}
 		return row.RowHMAC == l.RowHMAC
 	})
-	return last, errors.Join(err, failed)
+	if err != nil {
+		return last, err // what was left behind may still look
+	}
+	return last, failed
 }
 
 // putLines writes the lines of one entry.
