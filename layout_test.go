@@ -38,7 +38,7 @@ var mayImport = map[string][]string{
 	"load":              {"store", "fold", "wire"},
 	"ingest":            {"store", "fold", "wire", "live", "metrics", "redact"},
 	"gateway":           {"store", "wire", "ingest", "auth", "metrics", "live"},
-	"api":               {"store", "auth", "audit", "backup", "live", "metrics"},
+	"api":               {"store", "auth", "audit", "backup", "custody", "live", "metrics"},
 	"app":               {"web", "api", "backup", "gateway", "ingest", "store", "audit", "auth", "config", "jobs", "live", "metrics", "redact", "fold", "wire", "custody", "target"},
 	"app/apptest":       {"app", "config", "wire", "store", "store/storetest"},
 	"prune":             {"store", "audit", "target"},

@@ -9,6 +9,7 @@ import (
 	"runtime/debug"
 	"time"
 
+	"github.com/z4j-go/z4j/internal/custody"
 	"github.com/z4j-go/z4j/internal/store"
 )
 
@@ -85,6 +86,7 @@ type system struct {
 	DatabaseSizeMB       *float64          `json:"database_size_mb"`
 	DatabaseConnections  *int64            `json:"database_connections"`
 	DatabaseError        *string           `json:"database_error"`
+	AnchorTroubles       []custody.Trouble `json:"anchor_troubles" doc:"what is wrong with the anchors of the audit log, as far as this brain met it; no fault of the brain"`
 	DataGaps             []store.DataGap   `json:"data_gaps" doc:"times of which events may be missing, since a backup was restored; null: the database does not answer"`
 	Packages             map[string]string `json:"packages" doc:"the libraries in the binary, and their versions"`
 }
@@ -92,6 +94,9 @@ type system struct {
 func (s *Server) showSystem(ctx context.Context, _ *struct{}) (*reply[system], error) {
 	out := system{
 		Version: s.Version, GoVersion: runtime.Version(), OS: runtime.GOOS, Architecture: runtime.GOARCH, PID: os.Getpid(), Packages: map[string]string{},
+	}
+	if out.AnchorTroubles = []custody.Trouble{}; s.Anchors != nil {
+		out.AnchorTroubles = s.Anchors()
 	}
 	if info, ok := debug.ReadBuildInfo(); ok {
 		for _, m := range info.Deps {

@@ -19,6 +19,7 @@ import (
 
 	"github.com/z4j-go/z4j/internal/audit"
 	"github.com/z4j-go/z4j/internal/auth"
+	"github.com/z4j-go/z4j/internal/custody"
 	"github.com/z4j-go/z4j/internal/id"
 	"github.com/z4j-go/z4j/internal/metrics"
 	"github.com/z4j-go/z4j/internal/store"
@@ -41,8 +42,11 @@ type Options struct {
 	Metrics   *metrics.Metrics
 	Audit     *AuditHealth // nil: an own one
 	Backups   Backups
-	Beside    Beside
-	Version   string
+
+	// Anchors tells what is wrong with the anchors of the audit log; nil: nobody watches them.
+	Anchors func() []custody.Trouble
+	Beside  Beside
+	Version string
 
 	// SigningSecret is the text with which agents of a project are configured to sign frames.
 	SigningSecret func(project id.ID) string

@@ -54,6 +54,7 @@ const maxQueueDepths = 10_000
 func (b *Brain) metricsOptions(taken func() *ingest.Stats) metrics.Options {
 	return metrics.Options{
 		Version: b.Version, Database: b.Store.Connections, State: b.projectStates, Snapshot: b.Store.OldestSnapshot, Audit: b.auditChain,
+		Anchors: b.anchorStates,
 		Items: map[string]func() int{
 			"ingest_frames": func() int { return int(taken().QueuedFrames.Load()) },
 			"ingest_bytes":  func() int { return int(taken().QueuedBytes.Load()) },

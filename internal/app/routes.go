@@ -29,7 +29,7 @@ func (b *Brain) api(passwords *auth.Passwords, agents *gateway.Server, refused *
 	return api.New(api.Options{
 		Store: b.Store, Log: b.Log, Now: b.Now, Passwords: passwords, Master: master, Previous: c.Secrets.PreviousMaster.Reveal(), Version: b.Version,
 		Sessions: auth.SessionKeys{Current: c.Secrets.Session.Reveal(), Previous: c.Secrets.PreviousSession.Reveal()},
-		Hosts:    hosts, Proxies: auth.Proxies(c.Network.TrustedProxies), Agents: agents, Refusals: refused, Metrics: counts, Audit: b.audit, Backups: b.backups,
+		Hosts:    hosts, Proxies: auth.Proxies(c.Network.TrustedProxies), Agents: agents, Refusals: refused, Metrics: counts, Audit: b.audit, Backups: b.backups, Anchors: b.custody.Troubles,
 		Beside: api.Beside{Agents: ws, Metrics: counts.Handler(metrics.Access{
 			Token: string(c.Secrets.Metrics.Reveal()), Public: c.Observe.MetricsPublic,
 		})},

@@ -5,8 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 	"text/tabwriter"
+	"time"
 
+	"github.com/z4j-go/z4j/internal/app"
 	"github.com/z4j-go/z4j/internal/audit"
 	"github.com/z4j-go/z4j/internal/config"
 	"github.com/z4j-go/z4j/internal/store"
@@ -120,10 +123,25 @@ func (c *call) check(ctx context.Context) []finding {
 	add("audit", exitSettings, "changes can be recorded; `z4j-brain audit verify` proves what is there", s.AuditErr())
 	say, err := auditChain(ctx, s)
 	add("audit chain", exitSettings, say, err)
+	say, err = anchorsSay(ctx, cfg, s)
+	add("anchors", exitSettings, say, err)
 	if err := s.Close(); err != nil {
 		add("database", exitDatabase, "", err)
 	}
 	return found
+}
+
+// anchorsSay tells what is wrong with anchors, which is no fault of the installation: nothing waits for them.
+func anchorsSay(ctx context.Context, cfg *config.Config, s *store.Store) (string, error) {
+	troubles, _, err := app.AnchorTroubles(ctx, cfg, s, time.Now)
+	if err != nil || len(troubles) == 0 {
+		return "all can be read and agree", err
+	}
+	var texts []string
+	for i := range troubles {
+		texts = append(texts, troubles[i].String())
+	}
+	return "need attention: " + strings.Join(texts, "; "), nil
 }
 
 // auditChain says what the brains' verifications found: the same as health says.

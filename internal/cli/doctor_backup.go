@@ -68,6 +68,16 @@ func adviseBackups(ctx context.Context, cfg *config.Config, s *store.Store, d *s
 	l.add(drill == nil || now.Sub(drill.Finished.Time) > backup.DrillEvery, levelAdvice, "no-drill", noDrill(drill, now), "Run `z4j-brain drill`, and set Z4J_DRILL_SCHEDULE, such as 0 4 1 */3 *.")
 	l.add(len(cfg.Audit.Anchors) == 0, levelAdvice, "anchor-missing-outside", "the checkpoints of the audit log are kept on this machine only: whoever can write it can cut the log and what remembers it",
 		"Set Z4J_AUDIT_ANCHORS to a directory of another machine or to s3://bucket/prefix.")
+	troubles, local, err := app.AnchorTroubles(ctx, cfg, s, func() time.Time { return now })
+	if err != nil {
+		return nil, o, err
+	}
+	l.add(local.Missing, levelAdvice, "anchor-missing", local.Path+" is not there, though the audit log has entries: what is cut off until a brain begins it anew nobody notices", "Start the brain; if one runs, or ran here before, find out who took it away.")
+	l.add(local.OnVolume, levelAdvice, "anchor-beside-database", local.Path+" lies on the volume of the database: a snapshot that is put back sets back both", "Set Z4J_AUDIT_ANCHORS to a place on another volume.")
+	for i := range troubles {
+		l.add(true, levelRisk, "anchor-"+strings.ReplaceAll(string(troubles[i].Fault), "_", "-"), "the anchor in "+troubles[i].String(),
+			"Mend it: what happens meanwhile only the other anchors know. docs/operations/audit.md tells the faults.")
+	}
 	return l, outlook{loss(at, newest, d, now), took(drill)}, nil
 }
 

@@ -8,7 +8,9 @@ import (
 	"text/tabwriter"
 	"time"
 
+	"github.com/z4j-go/z4j/internal/app"
 	"github.com/z4j-go/z4j/internal/config"
+	"github.com/z4j-go/z4j/internal/custody"
 	"github.com/z4j-go/z4j/internal/store"
 )
 
@@ -34,6 +36,7 @@ type status struct {
 	AuditChain  string       `json:"audit_chain"`
 	AuditOK     *bool        `json:"audit_chain_ok"` // null: no brain has verified it yet
 
+	Anchors     []custody.Trouble  `json:"anchor_troubles"`
 	DataGaps    []store.DataGap    `json:"data_gaps"`    // times of which events may be missing
 	RestoreHeld *store.RestoreHeld `json:"restore_held"` // what waits for restore release
 }
@@ -54,7 +57,10 @@ func (k *statusCmd) Run(c *call) error {
 		if err != nil {
 			return err
 		}
-		out := status{c.version, schema, cfg.General.Environment, cfg.General.Home, cfg.Database.URL.String(), counts, chain, state.OK(), nil, nil}
+		out := status{c.version, schema, cfg.General.Environment, cfg.General.Home, cfg.Database.URL.String(), counts, chain, state.OK(), nil, nil, nil}
+		if out.Anchors, _, err = app.AnchorTroubles(ctx, cfg, s, time.Now); err != nil {
+			return err
+		}
 		if out.DataGaps, err = s.DataGaps(ctx); err != nil {
 			return err
 		}
@@ -85,6 +91,7 @@ func (k *statusCmd) Run(c *call) error {
 		} {
 			fmt.Fprintf(w, "%s\t%s\n", line[0], line[1])
 		}
+		showTroubles(func(name, format string, args ...any) { fmt.Fprintf(w, "%s\t%s\n", name, fmt.Sprintf(format, args...)) }, out.Anchors)
 		for _, g := range out.DataGaps {
 			why := "the database was set back"
 			if g.Backup != "" {

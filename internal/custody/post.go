@@ -237,8 +237,10 @@ func (c *Custody) Look(ctx context.Context) ([]Trouble, error) {
 	if err != nil {
 		return nil, err
 	}
-	if local, asked := c.askLocal(ctx, &st); asked && local.standing > Agrees {
-		c.note(ctx, c.local, Contradicts, errors.New(local.reason(st.head.Seq)))
+	if c.local != nil && !c.Local("").Missing { // whether that is right Local's reader knows
+		if local, asked := c.askLocal(ctx, &st); asked && local.standing > Agrees {
+			c.note(ctx, c.local, Contradicts, errors.New(local.reason(st.head.Seq)))
+		}
 	}
 	c.askShared(ctx, &st, true)
 	return c.Troubles(), nil

@@ -35,6 +35,13 @@ type Options struct {
 	Snapshot func() time.Duration                              // age of the oldest
 	Items    map[string]func() int                             // length of each bounded thing in memory, by subsystem
 	Audit    func() (a AuditChain, known bool)                 // what verifications of the audit log found
+	Anchors  func() []AnchorState                              // of the audit log
+}
+
+// AnchorState is whether an anchor of the audit log has a fault.
+type AnchorState struct {
+	Anchor, Fault string // neither is a place
+	Bad           bool
 }
 
 // AuditChain is what the newest verifications of the audit log found.

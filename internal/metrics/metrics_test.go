@@ -70,7 +70,10 @@ func TestEveryCounterIsShown(t *testing.T) {
 		Version:  "1.2.3",
 		Database: func() (int, int) { return 12, 3 },
 		Snapshot: func() time.Duration { return 90 * time.Second },
-		Items:    map[string]func() int{"slots": func() int { return 7 }},
+		Anchors: func() []metrics.AnchorState {
+			return []metrics.AnchorState{{Anchor: "home", Fault: "silent"}, {Anchor: "1", Fault: "unreadable", Bad: true}}
+		},
+		Items: map[string]func() int{"slots": func() int { return 7 }},
 		State: func(context.Context) ([]metrics.ProjectState, error) {
 			return []metrics.ProjectState{{
 				Project: "p", AgentsOnline: 2, WorkersOnline: 3,
@@ -110,6 +113,7 @@ func TestEveryCounterIsShown(t *testing.T) {
 		`z4j_background_task_error_active{task="tidy"} 1`,
 		`z4j_db_pool_size 12`, `z4j_db_pool_checked_out 3`,
 		`z4j_snapshot_age_seconds 90`,
+		`z4j_anchor_trouble{anchor="home",fault="silent"} 0`, `z4j_anchor_trouble{anchor="1",fault="unreadable"} 1`,
 		`z4j_inmemory_state_items{subsystem="slots"} 7`,
 		`z4j_agents_online{project="p"} 2`, `z4j_workers_online{project="p"} 3`,
 		`z4j_queue_depth{engine="celery",project="p",queue="mail"} 5`,

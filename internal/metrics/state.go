@@ -23,6 +23,7 @@ var (
 	auditAt       = prometheus.NewDesc("z4j_audit_verified_timestamp_seconds", "When the newest verification of the audit log ended.", nil, nil)
 	auditTook     = prometheus.NewDesc("z4j_audit_verify_duration_seconds", "How long it took.", nil, nil)
 	auditUnproved = prometheus.NewDesc("z4j_audit_unproved_rows", "Audit rows that the newest full verification could not prove, for want of a key.", nil, nil)
+	anchorTrouble = prometheus.NewDesc("z4j_anchor_trouble", "1 when an anchor of the audit log has the fault; its label is home, or its number in Z4J_AUDIT_ANCHORS.", []string{"anchor", "fault"}, nil)
 	stateFailed   = prometheus.NewDesc("z4j_scrape_state_error", "1 when the database could not be asked for this scrape's gauges.", nil, nil)
 )
 
@@ -50,6 +51,11 @@ func (s *state) Collect(out chan<- prometheus.Metric) {
 	}
 	if s.o.Audit != nil {
 		s.audit(gauge)
+	}
+	if s.o.Anchors != nil {
+		for _, a := range s.o.Anchors() {
+			gauge(anchorTrouble, number(a.Bad), a.Anchor, a.Fault)
+		}
 	}
 	if n, ok := residentBytes(); ok {
 		gauge(rss, n)
@@ -81,15 +87,18 @@ func (s *state) audit(gauge func(*prometheus.Desc, float64, ...string)) {
 	if !known {
 		return
 	}
-	ok := 0.0
-	if a.OK {
-		ok = 1
-	}
-	gauge(auditOK, ok)
+	gauge(auditOK, number(a.OK))
 	gauge(auditSeq, float64(a.VerifiedSeq))
 	gauge(auditAt, float64(a.VerifiedAt.UnixMicro())/1e6)
 	gauge(auditTook, a.Took.Seconds())
 	gauge(auditUnproved, float64(a.Unproved))
+}
+
+func number(holds bool) float64 {
+	if holds {
+		return 1
+	}
+	return 0
 }
 
 // depths sums queues beyond the bound up, so that one series never comes twice.
