@@ -190,6 +190,9 @@ func TestReadShapes(t *testing.T) {
 		if system.body["database_type"] != b.store.Dialect() || system.body["z4j_version"] != "test" || system.body["database_version"] == nil {
 			t.Errorf("system: %s", system.text)
 		}
+		if got := fmt.Sprint(system.body["anchor_troubles"]); got != "[]" {
+			t.Errorf("system: anchor troubles %s, want none", got)
+		}
 	})
 }
 
