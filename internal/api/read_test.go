@@ -205,7 +205,8 @@ func TestGapsOfARestoreAreShownWhereCountsAre(t *testing.T) {
 				t.Errorf("%s: got %v, want no gaps", path, got.body["data_gaps"])
 			}
 		}
-		const gap = `[{"from":"2026-03-14T09:00:00.000000Z","until":"2026-03-14T09:26:53.589793Z","backup_id":"b"}]`
+		const gap = `[{"from":"2026-03-14T09:00:00.000000Z","until":"2026-03-14T09:26:53.589793Z","backup_id":"b"},` +
+			`{"from":"2026-03-15T09:00:00.000000Z","until":null,"backup_id":""}]`
 		if err := b.store.PutMeta(t.Context(), "data_gaps", gap); err != nil {
 			t.Fatal(err)
 		}

@@ -59,34 +59,39 @@ func TestABackupOfAPrunedLogIsProved(t *testing.T) {
 	})
 }
 
+// halfPruned stops a prune behind its entry, when only those rows are deleted.
+func (s *site) halfPruned(t *testing.T, through int64, deleted string) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	_, err := prune.Run(ctx, prune.Options{
+		Store: s.Store, Place: t.TempDir(), Format: audit.NDJSON, Through: through, Now: time.Now, By: store.By{Actor: audit.Actor{Kind: audit.CLI, ID: "uid:0"}, Via: "cli"},
+		Open: func(ctx context.Context, location string) (target.Target, error) {
+			return target.Open(ctx, location, target.Options{})
+		},
+		Step: func(name string) {
+			if name == "recorded" {
+				cancel()
+			}
+		},
+	})
+	if err == nil {
+		t.Fatal("the prune went on, want it stopped behind its entry")
+	}
+	for _, table := range []string{"audit_personal", "audit_log"} {
+		if _, err := s.db.ExecContext(t.Context(), `DELETE FROM `+table+` WHERE `+deleted); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
 // TestABackupOfAHalfPrunedLogIsProved: a prune that was killed before it deleted everything leaves a log that begins before its
 // boundary.
 func TestABackupOfAHalfPrunedLogIsProved(t *testing.T) {
 	t.Parallel()
 	eachSite(t, func(t *testing.T, s *site) {
 		storetest.FillAudit(t, s.url, 300)
-		stopped := context.Canceled
-		ctx, cancel := context.WithCancelCause(t.Context())
-		_, err := prune.Run(ctx, prune.Options{
-			Store: s.Store, Place: t.TempDir(), Format: audit.NDJSON, Through: 200, Now: time.Now, By: store.By{Actor: audit.Actor{Kind: audit.CLI, ID: "uid:0"}, Via: "cli"},
-			Open: func(ctx context.Context, location string) (target.Target, error) {
-				return target.Open(ctx, location, target.Options{})
-			},
-			Step: func(name string) {
-				if name == "recorded" {
-					cancel(stopped)
-				}
-			},
-		})
-		if err == nil {
-			t.Fatal("the prune went on, want it stopped behind its entry")
-		}
-		if _, err := s.db.ExecContext(t.Context(), `DELETE FROM audit_personal WHERE seq <= 120`); err != nil {
-			t.Fatal(err)
-		}
-		if _, err := s.db.ExecContext(t.Context(), `DELETE FROM audit_log WHERE seq <= 120`); err != nil {
-			t.Fatal(err)
-		}
+		s.halfPruned(t, 200, `seq <= 120`)
 		made := s.backup(t)
 		report, err := verify(t, s.options(t), made.Name)
 		if err != nil || report.Exit() != backup.ExitGood || report.Audit.From != 121 {

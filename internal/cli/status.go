@@ -97,7 +97,11 @@ func (k *statusCmd) Run(c *call) error {
 			if g.Backup != "" {
 				why = "backup " + g.Backup + " was restored"
 			}
-			fmt.Fprintf(w, "events missing\tmaybe from %s to %s: %s\n", g.From, g.Until, why)
+			until := "on, until `z4j-brain restore release`"
+			if g.Until != nil {
+				until = "to " + g.Until.String()
+			}
+			fmt.Fprintf(w, "events missing\tmaybe from %s %s: %s\n", g.From, until, why)
 		}
 		if h := out.RestoreHeld; h != nil {
 			fmt.Fprintf(w, "held\tsince the restore of %s: run `z4j-brain restore release`%s\n", h.Since, map[bool]string{true: " --keys, API keys are suspended"}[h.Keys])

@@ -159,7 +159,7 @@ type Acknowledged struct {
 	Revoked   int            `json:"revoked_again"`
 	Erased    int            `json:"erased_again"`
 	Suspended bool           `json:"api_keys_suspended"`
-	Gap       *store.DataGap `json:"data_gap"` // without its end
+	Gap       *store.DataGap `json:"data_gap"` // open until the release
 }
 
 // ErrNoHold says that nothing is in doubt.

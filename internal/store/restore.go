@@ -27,11 +27,11 @@ const (
 )
 
 // DataGap is a time of which events may be missing: agents forget what was acknowledged, and what was acknowledged after
-// a backup is not in it.
+// a backup is not in it. It ends when what a restore held is released.
 type DataGap struct {
-	From   Time   `json:"from"` // the moment of the state that came back
-	Until  Time   `json:"until"`
-	Backup string `json:"backup_id"` // "": the database was set back by other means
+	From   Time   `json:"from" doc:"the moment of the state that came back"`
+	Until  *Time  `json:"until" doc:"when z4j-brain restore release was run; null: it was not yet, and the gap is open"`
+	Backup string `json:"backup_id" doc:"empty: the database was set back by other means"`
 }
 
 // RestoreHeld says what waits for `restore release`.
@@ -67,7 +67,7 @@ type Revival struct {
 	Keys        []id.ID   // API keys revoked since
 	Erasures    []Erasure // made since
 	SuspendKeys bool      // since nobody can tell which were revoked
-	Gap         DataGap   // of which events may be missing; until now
+	Gap         DataGap   // of which events may be missing; it is open
 }
 
 // Erasure is an audit.erased that a restored database lacks: the parts that it took, in order.
@@ -190,7 +190,6 @@ func (tx *Tx) noteRevival(ctx context.Context, r *Revival) error {
 	if err != nil {
 		return err
 	}
-	r.Gap.Until = tx.now
 	gaps = append(gaps, r.Gap)
 	if err := tx.putMeta(ctx, gapsKey, gaps[max(0, len(gaps)-maxGaps):]); err != nil {
 		return err
@@ -200,6 +199,24 @@ func (tx *Tx) noteRevival(ctx context.Context, r *Revival) error {
 		return err
 	}
 	return tx.putMeta(ctx, restoreKey, RestoreHeld{Since: tx.now, Backup: r.Gap.Backup, Outgoing: true, Keys: r.SuspendKeys || held.Keys})
+}
+
+// closeGaps ends the gaps that are open.
+func (tx *Tx) closeGaps(ctx context.Context) error {
+	gaps, err := gapsOf(ctx, tx.metaText(gapsKey))
+	if err != nil {
+		return err
+	}
+	open := false
+	for i := range gaps {
+		if gaps[i].Until == nil {
+			gaps[i].Until, open = &tx.now, true
+		}
+	}
+	if !open {
+		return nil
+	}
+	return tx.putMeta(ctx, gapsKey, gaps)
 }
 
 // restoreHeld is RestoreHeld inside the transaction.
@@ -269,7 +286,7 @@ func (s *Store) HoldOutgoing(ctx context.Context) error {
 }
 
 // ReleaseRestore lets go what a restore held: fires and notifications, and with keys the API keys that it suspended. It
-// returns how many these were.
+// returns how many these were. The gap ends, in which events may be missing.
 func (s *Store) ReleaseRestore(ctx context.Context, keys bool, by By) (released int64, err error) {
 	err = s.Update(ctx, func(tx *Tx) error {
 		h, err := tx.restoreHeld(ctx)
@@ -291,7 +308,7 @@ func (s *Store) ReleaseRestore(ctx context.Context, keys bool, by By) (released 
 		} else if _, err = tx.ExecContext(ctx, `DELETE FROM meta WHERE key = $1`, restoreKey); err != nil {
 			err = wrap("release the restore", err)
 		}
-		if err != nil {
+		if err := errors.Join(err, tx.closeGaps(ctx)); err != nil {
 			return err
 		}
 		tx.Record(by.entry(audit.SystemReleased, audit.Project{}, audit.Target{}, map[string]any{"backup_id": h.Backup, "keys": released}))

@@ -94,16 +94,24 @@ func TestLessonL15NothingComesBackToLife(t *testing.T) {
 			t.Errorf("generations %+v, %v; want a second from %d on", list, err, k.info.AuditSize)
 		}
 		gaps, err := s.DataGaps(t.Context())
-		if err != nil || len(gaps) != 1 || gaps[0].Backup != "b1" || !gaps[0].Until.After(gaps[0].From.Time) {
-			t.Errorf("gaps %+v, %v; want one of b1", gaps, err)
+		if err != nil || len(gaps) != 1 || gaps[0].Backup != "b1" || !gaps[0].From.Equal(k.info.Time.Time) || gaps[0].Until != nil {
+			t.Errorf("gaps %+v, %v; want one of b1 that is open", gaps, err)
 		}
 		release(t, s)
 	})
 }
 
-// release lets go what a restore held, in two steps.
+// release lets go what a restore held, in two steps. The gap ends with the first.
 func release(t *testing.T, s *store.Store) {
 	t.Helper()
+	ends := func() string {
+		t.Helper()
+		gaps, err := s.DataGaps(t.Context())
+		if err != nil || len(gaps) != 1 || gaps[0].Until == nil || !gaps[0].Until.After(gaps[0].From.Time) {
+			t.Fatalf("gaps after a release: %+v, %v; want the one, with its end", gaps, err)
+		}
+		return gaps[0].Until.String()
+	}
 	by := store.By{Actor: audit.Actor{Kind: audit.CLI}}
 	if n, err := s.ReleaseRestore(t.Context(), false, by); err != nil || n != 0 {
 		t.Errorf("release: %d keys, %v; want none", n, err)
@@ -111,8 +119,12 @@ func release(t *testing.T, s *store.Store) {
 	if h, err := s.RestoreHeld(t.Context()); err != nil || h.Outgoing || !h.Keys {
 		t.Errorf("after a release without keys: %+v, %v; want the keys held", h, err)
 	}
+	end := ends()
 	if n, err := s.ReleaseRestore(t.Context(), true, by); err != nil || n == 0 {
 		t.Errorf("release with keys: %d, %v; want some", n, err)
+	}
+	if again := ends(); again != end {
+		t.Errorf("the gap ends at %s after the keys' release, want %s as before", again, end)
 	}
 	if _, err := s.RestoreHeld(t.Context()); !errors.Is(err, store.ErrNotHeld) {
 		t.Errorf("after both: %v, want ErrNotHeld", err)
