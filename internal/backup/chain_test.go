@@ -2,6 +2,7 @@ package backup_test
 
 import (
 	"context"
+	"errors"
 	"strings"
 	"testing"
 	"time"
@@ -14,17 +15,28 @@ import (
 	"github.com/z4j-go/z4j/internal/target"
 )
 
-// prune takes the audit log's rows to through away, into a directory of its own.
+// prune takes the audit log's rows to through away.
 func (s *site) prune(t *testing.T, through int64) {
 	t.Helper()
-	_, err := prune.Run(t.Context(), prune.Options{
-		Store: s.Store, Place: t.TempDir(), Format: audit.NDJSON, Through: through, Now: time.Now, By: store.By{Actor: audit.Actor{Kind: audit.CLI, ID: "uid:0"}, Via: "cli"},
+	if err := pruneTo(t, s.Store, through); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// pruneTo takes the audit log's rows to through away, into a directory of its own.
+func pruneTo(t *testing.T, s *store.Store, through int64) error {
+	t.Helper()
+	_, err := prune.Run(t.Context(), pruning(t, s, through))
+	return err
+}
+
+func pruning(t *testing.T, s *store.Store, through int64) prune.Options {
+	t.Helper()
+	return prune.Options{
+		Store: s, Place: t.TempDir(), Format: audit.NDJSON, Through: through, Now: time.Now, By: store.By{Actor: audit.Actor{Kind: audit.CLI, ID: "uid:0"}, Via: "cli"},
 		Open: func(ctx context.Context, location string) (target.Target, error) {
 			return target.Open(ctx, location, target.Options{})
 		},
-	})
-	if err != nil {
-		t.Fatal(err)
 	}
 }
 
@@ -64,17 +76,13 @@ func (s *site) halfPruned(t *testing.T, through int64, deleted string) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
-	_, err := prune.Run(ctx, prune.Options{
-		Store: s.Store, Place: t.TempDir(), Format: audit.NDJSON, Through: through, Now: time.Now, By: store.By{Actor: audit.Actor{Kind: audit.CLI, ID: "uid:0"}, Via: "cli"},
-		Open: func(ctx context.Context, location string) (target.Target, error) {
-			return target.Open(ctx, location, target.Options{})
-		},
-		Step: func(name string) {
-			if name == "recorded" {
-				cancel()
-			}
-		},
-	})
+	o := pruning(t, s.Store, through)
+	o.Step = func(name string) {
+		if name == "recorded" {
+			cancel()
+		}
+	}
+	_, err := prune.Run(ctx, o)
 	if err == nil {
 		t.Fatal("the prune went on, want it stopped behind its entry")
 	}
@@ -227,4 +235,50 @@ func TestABackupThatIsMadeInHoldSaysSo(t *testing.T) {
 			t.Errorf("the restored database: got hold %+v, %v, want none", held, err)
 		}
 	})
+}
+
+// TestPrunesAreOfferedAfterARestore: one that the anchors know and the backup does not, and one that was interrupted in it; run
+// again, the log goes on from where the prune ended.
+func TestPrunesAreOfferedAfterARestore(t *testing.T) {
+	t.Parallel()
+	for name, tt := range map[string]struct {
+		before, after func(t *testing.T, s *site)
+		want          int64
+	}{
+		"pruned after the backup":  {after: func(t *testing.T, s *site) { s.prune(t, 200) }, want: 200},
+		"interrupted":              {before: func(t *testing.T, s *site) { s.halfPruned(t, 150, `seq <= 70`) }, want: 150},
+		"pruned before the backup": {before: func(t *testing.T, s *site) { s.prune(t, 100) }},
+	} {
+		t.Run(name, func(t *testing.T) {
+			eachSite(t, func(t *testing.T, s *site) {
+				storetest.FillAudit(t, s.url, 300)
+				s.watch(t)
+				if tt.before != nil {
+					tt.before(t, s)
+				}
+				made := s.backup(t)
+				s.watch(t)
+				if tt.after != nil {
+					tt.after(t, s)
+				}
+				s.watch(t)
+				o := s.restoring(t, made.Name, s.fresh(t, false))
+				if r := plan(t, o); r.Plan.Prune != tt.want {
+					t.Fatalf("offered: got a prune to entry %d, want %d; gone: %+v", r.Plan.Prune, tt.want, r.Plan.Gone)
+				}
+				if tt.want == 0 {
+					return
+				}
+				_, _, next := run(t, o)
+				err := pruneTo(t, next, tt.want)
+				if err != nil && !errors.Is(err, prune.ErrNothing) {
+					t.Fatal(err)
+				}
+				p, err := next.NewestPruned(t.Context())
+				if err != nil || p.Through != tt.want || p.Lowest != tt.want+1 || !p.Completed {
+					t.Errorf("after the prune: got %+v, %v, want the log to begin behind entry %d", p, err, tt.want)
+				}
+			})
+		})
+	}
 }

@@ -73,6 +73,7 @@ type RestorePlan struct {
 	Anchors  int            `json:"anchors"` // that can tell what came after the backup
 	Behind   []Behind       `json:"behind"`
 	Gone     []custody.Gone `json:"gone"`
+	Prune    int64          `json:"prune_through,omitempty"` // the last entry of a prune of the audit log to run again; 0: none
 	Warnings []string       `json:"warnings"`
 }
 
@@ -96,8 +97,10 @@ type Restored struct {
 	From       store.Time `json:"snapshot_at"`
 	Seconds    float64    `json:"seconds"`
 	Suspended  bool       `json:"api_keys_suspended"`
-	Revoked    int        `json:"revoked_again"`
-	Erased     int        `json:"erased_again"`
+
+	LookAt  *store.Admitted `json:"look_at"` // who gets in; null: an anchor tells who was revoked
+	Revoked int             `json:"revoked_again"`
+	Erased  int             `json:"erased_again"`
 }
 
 // PlanRestore verifies the archive, looks at the target and asks everybody who knows more than the archive. It changes
@@ -264,6 +267,10 @@ func (r *Restore) compare(ctx context.Context, m *Manifest) (err error) {
 		}
 	}
 	r.Plan.Gone = r.known.GoneBehind(m.Generation, m.Audit.Size, r.o.WithoutGenerations)
+	r.Plan.Prune = custody.PruneAgain(r.Plan.Gone, m.Audit.Size, m.Audit.Boundary)
+	if from := r.Plan.Archive.Audit.From; r.Plan.Prune == 0 && from > 0 && from <= m.Audit.Boundary { // it was not finished
+		r.Plan.Prune = m.Audit.Boundary
+	}
 	return nil
 }
 

@@ -54,6 +54,14 @@ func (r *Restore) Run(ctx context.Context) (out Restored, err error) {
 		if err := watch.Checkpoint(ctx); err != nil { // the brain signs one within a minute
 			r.o.Log.WarnContext(ctx, "no checkpoint of the restored audit log yet", "err", err)
 		}
+		if end.SuspendKeys {
+			look, err := s.Admitted(ctx, custody.Looked)
+			if err != nil { // it is restored all the same
+				r.o.Log.WarnContext(ctx, "users and agents can't be listed", "err", err)
+			} else {
+				out.LookAt = &look
+			}
+		}
 		return nil
 	})
 	if err != nil {

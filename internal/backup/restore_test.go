@@ -170,10 +170,27 @@ func bringBack(t *testing.T, s *site, other bool) {
 // TestRestoreWithoutAnchorsSuspendsKeys: where nobody can tell what was revoked, API keys wait.
 func TestRestoreWithoutAnchorsSuspendsKeys(t *testing.T) {
 	eachSite(t, func(t *testing.T, s *site) {
+		project, agent := s.minted(t)
+		by := store.By{Actor: audit.Actor{Kind: audit.CLI, ID: "uid:0"}}
+		revoked, err := s.MintAgent(t.Context(), project, "gone", "another hash", "", by)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := s.RevokeAgent(t.Context(), project, revoked.ID, by); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := s.CreateUser(t.Context(), store.NewUser{Email: "ann@example.org", PasswordHash: "x", IsAdmin: true}, by); err != nil {
+			t.Fatal(err)
+		}
 		made := s.backup(t)
 		o := s.restoring(t, made.Name, s.fresh(t, false))
 		o.Custody, o.Live = watches(t.TempDir()), nil
 		r, done, next := run(t, o)
+		look := done.LookAt
+		if look == nil || len(look.Users) != 1 || look.Users[0].Email != "ann@example.org" || !look.Users[0].Admin || len(look.Agents) != 1 || look.Agents[0].ID != agent.ID ||
+			look.Agents[0].Project != "shop" || look.MoreUsers != 0 || look.MoreAgents != 0 {
+			t.Errorf("to look at: got %+v, want the account and the agent that is not revoked", look)
+		}
 		if !done.Suspended || r.Plan.Anchors != 0 || !strings.Contains(strings.Join(r.Plan.Warnings, "\n"), "restore release --keys") {
 			t.Errorf("restored %+v with warnings %q; want keys suspended and the way out", done, r.Plan.Warnings)
 		}

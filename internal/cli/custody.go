@@ -69,6 +69,8 @@ func showAcknowledged(out io.Writer, k *custody.Custody, done *custody.Acknowled
 	showGone(line, done.Gone)
 	line("void", "sessions and set-up tokens: everybody logs in again; events that were acknowledged after %s may be gone", done.Gap.From)
 	line("done again", "%d revocations, %d erasures", done.Revoked, done.Erased)
+	showAdmitted(line, done.LookAt)
+	showPrune(line, done.Prune)
 	next := "look around, then run `z4j-brain restore release`"
 	if done.Suspended {
 		line("suspended", "API keys: no readable anchor knows what was lost, so nobody can tell which were revoked")

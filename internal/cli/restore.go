@@ -96,7 +96,7 @@ func (r *restoreFromCmd) Run(c *call) error {
 				Restored backup.Restored    `json:"restored"`
 			}{planned.Plan, done})
 		}
-		return showRestored(c.stdout, &done)
+		return showRestored(c.stdout, &done, planned.Plan.Prune)
 	})
 }
 
@@ -178,6 +178,7 @@ func (r *restoreFromCmd) show(c *call, cfg *config.Config, planned *backup.Resto
 		line("behind", "%s by %d entries and %s", b.Of, b.Entries, time.Duration(b.Seconds)*time.Second)
 	}
 	showGone(line, p.Gone)
+	showPrune(line, p.Prune)
 	line("void", "sessions and set-up tokens; events that were acknowledged after %s are gone", m.SnapshotAt)
 	for _, text := range p.Warnings {
 		line("warning", "%s", text)
@@ -204,7 +205,43 @@ func showGone(line func(name, format string, args ...any), gone []custody.Gone) 
 	}
 }
 
-func showRestored(out io.Writer, done *backup.Restored) error {
+// showPrune offers a prune of the audit log that the state which came back does not know, or that was interrupted in it.
+func showPrune(line func(name, format string, args ...any), through int64) {
+	if through > 0 {
+		line("prune", "run again: z4j-brain audit export --through %d --delete", through)
+	}
+}
+
+// showAdmitted lists who gets in.
+func showAdmitted(line func(name, format string, args ...any), a *store.Admitted) {
+	if a == nil {
+		return
+	}
+	when := func(t *store.Time) string {
+		if t == nil {
+			return "never"
+		}
+		return t.String()
+	}
+	for _, u := range a.Users {
+		what := fmt.Sprintf("member of %d projects", u.Projects)
+		if u.Admin {
+			what = "administrator"
+		}
+		line("look at user", "%s, %s, last login: %s", u.Email, what, when(u.LastLoginAt))
+	}
+	if a.MoreUsers > 0 {
+		line("", "and %d more users", a.MoreUsers)
+	}
+	for _, g := range a.Agents {
+		line("look at agent", "%s of project %s (%s), last seen: %s", g.Name, g.Project, g.ID, when(g.LastSeenAt))
+	}
+	if a.MoreAgents > 0 {
+		line("", "and %d more agents", a.MoreAgents)
+	}
+}
+
+func showRestored(out io.Writer, done *backup.Restored, prune int64) error {
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	line := func(name, format string, args ...any) { fmt.Fprintf(w, "%s\t%s\n", name, fmt.Sprintf(format, args...)) }
 	line("restored", "%d rows in %s", done.Rows, time.Duration(done.Seconds*float64(time.Second)).Round(time.Millisecond))
@@ -214,6 +251,8 @@ func showRestored(out io.Writer, done *backup.Restored) error {
 	if done.Suspended {
 		next = "start the brain, look through API keys, users and agents, then run `z4j-brain restore release --keys`"
 	}
+	showAdmitted(line, done.LookAt)
+	showPrune(line, prune)
 	line("next", "%s", next)
 	return w.Flush()
 }

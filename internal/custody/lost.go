@@ -21,9 +21,10 @@ type Gone struct {
 	Action     audit.Action `json:"action"`
 	TargetType string       `json:"target_type,omitempty"`
 	TargetID   string       `json:"target_id,omitempty"`
-	Parts      int          `json:"parts,omitempty"` // personal parts that it erased, which are here too
-	Again      bool         `json:"again"`           // it is done again
-	LeftOut    bool         `json:"left_out"`        // as was asked
+	Parts      int          `json:"parts,omitempty"`   // personal parts that it erased, which are here too
+	Through    int64        `json:"through,omitempty"` // a prune: the last entry that it took
+	Again      bool         `json:"again"`             // it is done again
+	LeftOut    bool         `json:"left_out"`          // as was asked
 
 	erased []audit.ErasedPart
 	target id.ID // that was revoked
@@ -119,6 +120,14 @@ func goneBy(l *audit.Line, without []string, here func(audit.ErasedPart) bool) G
 			g.erased = append(g.erased, p)
 		}
 	}
+	if l.Action == audit.Pruned {
+		var d struct {
+			Through int64 `json:"through"`
+		}
+		if json.Unmarshal(l.Facts.Details, &d) == nil {
+			g.Through = d.Through
+		}
+	}
 	g.Parts = len(g.erased)
 	again := g.Parts > 0
 	if l.Action == audit.AgentRevoked || l.Action == audit.APIKeyRevoked {
@@ -146,6 +155,21 @@ func RevivalOf(gone []Gone) (r store.Revival) {
 		}
 	}
 	return r
+}
+
+// PruneAgain is the last entry to which a log is to be pruned once more, since a prune is gone that had taken so far; 0: none.
+// common is the last entry that is of both histories, and through how far the log is pruned.
+func PruneAgain(gone []Gone, common, through int64) int64 {
+	last := int64(0)
+	for i := range gone {
+		if !gone[i].LeftOut {
+			last = max(last, min(gone[i].Through, common))
+		}
+	}
+	if last <= through {
+		return 0
+	}
+	return last
 }
 
 // lost asks the anchors what the log in hold lost, and whether they can tell.

@@ -155,11 +155,13 @@ type Acknowledged struct {
 	Fork       int64  `json:"fork"`
 	Defused    bool   `json:"defused"`
 
-	Gone      []Gone         `json:"gone"` // what the anchors know and the log lacks
-	Revoked   int            `json:"revoked_again"`
-	Erased    int            `json:"erased_again"`
-	Suspended bool           `json:"api_keys_suspended"`
-	Gap       *store.DataGap `json:"data_gap"` // open until the release
+	Gone      []Gone          `json:"gone"` // what the anchors know and the log lacks
+	Revoked   int             `json:"revoked_again"`
+	Erased    int             `json:"erased_again"`
+	Suspended bool            `json:"api_keys_suspended"`
+	LookAt    *store.Admitted `json:"look_at"`                 // who gets in; null: an anchor tells who was revoked
+	Prune     int64           `json:"prune_through,omitempty"` // the last entry of a prune to run again; 0: none
+	Gap       *store.DataGap  `json:"data_gap"`                // open until the release
 }
 
 // ErrNoHold says that nothing is in doubt.
@@ -211,9 +213,25 @@ func (c *Custody) Acknowledge(ctx context.Context, a Acknowledgement) (out Ackno
 		return out, err
 	}
 	n.Place = &place
-	out.Generation, err = s.StartGeneration(ctx, n)
-	return out, err
+	if out.Generation, err = s.StartGeneration(ctx, n); err != nil || a.NoDefuse {
+		return out, err
+	}
+	pruned, err := s.NewestPruned(ctx)
+	if err == nil && out.Suspended {
+		out.LookAt = new(store.Admitted)
+		*out.LookAt, err = s.Admitted(ctx, Looked)
+	}
+	if err != nil {
+		return out, fmt.Errorf("it is acknowledged, and who gets in and what was pruned can't be listed: %w", err)
+	}
+	if out.Prune = PruneAgain(out.Gone, out.Fork, pruned.Through); out.Prune == 0 && pruned.Unfinished() {
+		out.Prune = pruned.Through
+	}
+	return out, nil
 }
+
+// Looked is how many users and agents are listed to be looked at, at most.
+const Looked = 500
 
 // Prove returns the proof that entry seq is in the log, for the newest checkpoint. One that none covers yet gets one.
 func (c *Custody) Prove(ctx context.Context, seq int64) (audit.Proof, error) {
