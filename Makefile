@@ -29,8 +29,9 @@ loadgen: ## build bin/z4j-loadgen, which measures a brain
 run: build ## build and start the brain on SQLite; prints the set-up URL
 	bin/z4j-brain serve
 
-# SQLite is C that was translated to Go: that its own memory is not watched for races spares a third of the time.
-UNWATCHED := -gcflags='github.com/ncruces/go-sqlite3-wasm/...=-race=false'
+# SQLite is C that was translated to Go, and scrypt is slow on purpose: that their own memory is not watched for races spares more
+# than a third of the time.
+UNWATCHED := $(foreach m,github.com/ncruces/go-sqlite3-wasm golang.org/x/crypto,-gcflags='$(m)/...=-race=false')
 
 test: ## every unit, property, store, API, CLI and replay test, with the race detector
 	$(GO) test -race $(UNWATCHED) -timeout 20m $(PKG)
