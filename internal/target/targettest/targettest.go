@@ -24,6 +24,7 @@ import (
 	"github.com/minio/minio-go/v7"
 	"github.com/minio/minio-go/v7/pkg/credentials"
 
+	"github.com/z4j-go/z4j/internal/store/storetest"
 	"github.com/z4j-go/z4j/internal/target"
 )
 
@@ -194,7 +195,7 @@ func (s *server) await() error {
 
 // binary builds the server into the cache, once. It is no dependency of ours.
 func binary() (string, error) {
-	cache, err := cacheDir()
+	cache, err := storetest.CacheDir()
 	if err != nil {
 		return "", err
 	}
@@ -220,16 +221,4 @@ func binary() (string, error) {
 		return "", fmt.Errorf("build %s@%s (go install): %w\n%s", module, version, err, out)
 	}
 	return path, nil
-}
-
-// cacheDir follows the rule of scripts/cache-dir.sh.
-func cacheDir() (string, error) {
-	if dir := os.Getenv("Z4J_TEST_CACHE"); dir != "" {
-		return dir, nil
-	}
-	if os.Getuid() == 0 {
-		return "/var/cache/z4j", nil
-	}
-	dir, err := os.UserCacheDir()
-	return filepath.Join(dir, "z4j"), err
 }
