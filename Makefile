@@ -15,7 +15,7 @@ CACHE := $(shell sh scripts/cache-dir.sh)
 export Z4J_TEST_CACHE = $(CACHE)
 
 .DEFAULT_GOAL := help
-.PHONY: help build loadgen run test test-postgres lint bench conformance nightly fuzz image first-light recipes disasters mission docs-check venvs clean
+.PHONY: help build loadgen run test test-postgres lint bench conformance nightly fuzz image first-light recipes disasters backups-in-a-row mission docs-check venvs clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -65,6 +65,10 @@ disasters: build venvs ## a failover, and a Postgres that is killed again and ag
 	sh scripts/disasters.sh failover
 	sh scripts/disasters.sh killed
 
+backups-in-a-row: build loadgen venvs ## fifty backups of a brain under load on each database, each restored and proved
+	sh scripts/backups-in-a-row.sh sqlite
+	sh scripts/backups-in-a-row.sh postgres
+
 mission: build venvs ## every line of docs/operations/backups.md, on both databases, with a real worker
 	sh scripts/mission.sh sqlite
 	sh scripts/mission.sh postgres
@@ -78,7 +82,7 @@ image: build ## check what the Dockerfile builds, without a container engine
 fuzz: ## every fuzz target for FUZZTIME each
 	sh scripts/fuzz.sh $(FUZZTIME)
 
-nightly: test-postgres bench conformance recipes disasters ## what is too long for CI
+nightly: test-postgres bench conformance recipes disasters backups-in-a-row ## what is too long for CI
 	Z4J_NIGHTLY=1 $(GO) test -count=1 -timeout 60m ./internal/store ./internal/backup ./internal/custody ./internal/prune
 	Z4J_NIGHTLY=1 $(GO) test -count=1 -timeout 60m -run 'TestKilled' ./internal/cli
 	sh scripts/fuzz.sh 2m

@@ -158,3 +158,29 @@ ran() { [ "$(truth | json 'len(d["succeeded"])+len(d["failed"])')" -ge "$1" ]; }
 states() { get '/projects/default/tasks?limit=500' | json '{s: [t["state"] for t in d["items"]].count(s) for s in sorted({t["state"] for t in d["items"]})}'; }
 # knows PATTERN: what states prints has it.
 knows() { states | grep -q "$1"; }
+
+# as_other HOME URL: turns this shell into one of a brain at another home, with the secrets of this one.
+as_other() {
+	set -a
+	. "$work/home/secret.env"
+	Z4J_HOME=$1 Z4J_DATABASE_URL=$2
+	set +a
+}
+
+# other HOME URL COMMAND…: a command of such a brain.
+other() {
+	(
+		as_other "$1" "$2"
+		shift 2
+		exec "$@"
+	)
+}
+
+# fresh NAME: the URL of a database that is not there yet.
+fresh() {
+	if [ "$database" = sqlite ]; then
+		echo "sqlite:$work/$1.db"
+	else
+		echo "$Z4J_DATABASE_URL" | sed "s|/postgres?|/$1?|"
+	fi
+}

@@ -2,32 +2,6 @@
 # worker connected. $brain is the program, $work a directory, $api the running brain.
 # shellcheck shell=sh disable=SC2154,SC2034
 
-# as_other HOME URL: turns this shell into one of a brain at another home, with the secrets of this one.
-as_other() {
-	set -a
-	. "$work/home/secret.env"
-	Z4J_HOME=$1 Z4J_DATABASE_URL=$2
-	set +a
-}
-
-# other HOME URL COMMAND…: a command of such a brain.
-other() {
-	(
-		as_other "$1" "$2"
-		shift 2
-		exec "$@"
-	)
-}
-
-# fresh NAME: the URL of a database that is not there yet.
-fresh() {
-	if [ "$database" = sqlite ]; then
-		echo "sqlite:$work/$1.db"
-	else
-		echo "$Z4J_DATABASE_URL" | sed "s|/postgres?|/$1?|"
-	fi
-}
-
 # dumped: everything that the database holds, as text, to look for secrets in.
 dumped() {
 	if [ "$database" = sqlite ]; then
