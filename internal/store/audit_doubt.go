@@ -185,7 +185,7 @@ func (s *Store) system(ctx context.Context, a appending) error {
 	defer tx.end()
 	release, err := s.append(ctx, tx, a)
 	if err != nil {
-		return err
+		return s.settle(ctx, tx, err)
 	}
 	err = s.committed(tx.Commit())
 	release(err)

@@ -320,6 +320,66 @@ func TestLessonL15AcknowledgingEndsSessions(t *testing.T) {
 	})
 }
 
+// TestRevocationThatNoticesARollBackIsMade: what goes on in a hold does so, too, when it is what begins the hold.
+func TestRevocationThatNoticesARollBackIsMade(t *testing.T) {
+	storetest.EachURL(t, func(t *testing.T, url string) {
+		s := storetest.Open(t, url)
+		p, err := s.CreateProject(t.Context(), store.Project{Slug: "shop", Name: "Shop", Environment: "production", Timezone: "UTC", DefaultSchedulerOwner: "beat"}, operator)
+		if err != nil {
+			t.Fatal(err)
+		}
+		user := id.Random()
+		for _, tt := range []struct {
+			name string
+			do   func(agent id.ID) error
+			want string // the entry behind the one that says why
+		}{
+			{"a revocation", func(agent id.ID) error { return s.RevokeAgent(t.Context(), p, agent, operator) }, string(audit.AgentRevoked)},
+			{"an erasure", func(id.ID) error {
+				_, err := s.EraseAudit(t.Context(), store.Person{User: user}, "asked for it", operator)
+				return err
+			}, string(audit.Erased)},
+		} {
+			a, err := s.MintAgent(t.Context(), p, "web", "hash of "+tt.name, "", operator)
+			if err != nil {
+				t.Fatal(err)
+			}
+			err = s.Update(t.Context(), func(tx *store.Tx) error {
+				tx.Record(audit.New(audit.Facts{Action: audit.AuthLogin, Actor: audit.Actor{Kind: audit.User, ID: user.String(), Label: "ann@example.org"}, Target: audit.Target{ID: user.String(), Label: "ann@example.org"}}))
+				return nil
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			mustRecord(t, s, 2)
+			head, err := s.AuditHead(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, table := range []string{"audit_personal", "audit_log"} {
+				mustExec(t, attack(t, url), fmt.Sprintf(`DELETE FROM %s WHERE seq > %d`, table, head.Seq-2))
+			}
+			if err := tt.do(a.ID); err != nil {
+				t.Errorf("%s that notices: %v, want it made", tt.name, err)
+			}
+			if h, err := s.Hold(t.Context()); err != nil || h == nil {
+				t.Errorf("%s: hold %+v, %v; want one", tt.name, h, err)
+			}
+			list := log(t, s, store.AuditFilter{})
+			if list[0].Action != tt.want || list[1].Action != string(audit.HistoryInDoubt) {
+				t.Errorf("%s: recorded %s behind %s", tt.name, list[0].Action, list[1].Action)
+			}
+			if err := record(t.Context(), s, audit.New(audit.Facts{Action: audit.ProjectChanged, Actor: operator.Actor})); !errors.Is(err, store.ErrHistoryInDoubt) {
+				t.Errorf("another change after %s: %v, want ErrHistoryInDoubt", tt.name, err)
+			}
+			if _, err := s.StartGeneration(t.Context(), store.NewGeneration{Cause: "acknowledged", Reason: "a test", Fork: head.Seq - 2}); err != nil {
+				t.Fatal(err)
+			}
+			_ = s.RevokeAgent(t.Context(), p, a.ID, operator) // its name is free again
+		}
+	})
+}
+
 func TestLossIsMeasured(t *testing.T) {
 	storetest.EachURL(t, func(t *testing.T, url string) {
 		s := storetest.Open(t, url)

@@ -85,8 +85,17 @@ func (s *Store) EraseAudit(ctx context.Context, p Person, reason string, by By) 
 	}
 }
 
-// erase is one step of EraseAudit. n is 0 when there was nothing left, and then nothing was recorded.
+// erase is one step of EraseAudit. An erasure goes on while the history is in doubt, also when it was what noticed that.
 func (s *Store) erase(ctx context.Context, p Person, reason string, by By) (seq, n int64, err error) {
+	seq, n, err = s.eraseOnce(ctx, p, reason, by)
+	if errors.Is(err, ErrHistoryInDoubt) {
+		return s.eraseOnce(ctx, p, reason, by)
+	}
+	return seq, n, err
+}
+
+// eraseOnce is one try of erase. n is 0 when there was nothing left, and then nothing was recorded.
+func (s *Store) eraseOnce(ctx context.Context, p Person, reason string, by By) (seq, n int64, err error) {
 	if left, err := s.Erasable(ctx, p); err != nil || left == 0 {
 		return 0, 0, err
 	}

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -209,26 +210,39 @@ func (s *Store) Close() error {
 }
 
 // Update runs fn in a transaction and commits when fn returns nil and recorded what it did. The entries are numbered
-// and signed last, under the chain's lock.
+// and signed last, under the chain's lock. fn may be called twice: what goes on while the history is in doubt is done once
+// more when it was what noticed that.
 func (s *Store) Update(ctx context.Context, fn func(*Tx) error) error {
+	goesOn, err := s.update(ctx, fn)
+	if goesOn && errors.Is(err, ErrHistoryInDoubt) {
+		if _, again := s.update(ctx, fn); again == nil {
+			return nil
+		}
+	}
+	return err
+}
+
+// update is one try of Update. goesOn says that what fn recorded goes on while the history is in doubt.
+func (s *Store) update(ctx context.Context, fn func(*Tx) error) (goesOn bool, err error) {
 	tx, err := s.begin(ctx)
 	if err != nil {
-		return wrap("begin", err)
+		return false, wrap("begin", err)
 	}
 	defer tx.end()
 	if err := fn(tx); err != nil {
-		return err
+		return false, err
 	}
 	if len(tx.entries) == 0 {
-		return errUnrecorded
+		return false, errUnrecorded
 	}
+	goesOn = !slices.ContainsFunc(tx.entries, func(e audit.Entry) bool { return !e.Held() })
 	release, err := s.appendAudit(ctx, tx)
 	if err != nil {
-		return s.settle(ctx, tx, err)
+		return goesOn, s.settle(ctx, tx, err)
 	}
 	err = s.committed(tx.Commit())
 	release(err)
-	return wrap("commit", err)
+	return goesOn, wrap("commit", err)
 }
 
 // transact is Update for what the system does by itself and nobody answers for.
