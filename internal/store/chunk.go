@@ -207,10 +207,12 @@ type chunkWriter struct {
 	row   int    // where the row being written begins
 	rows  int64  // whole rows in buf
 	emit  func(rows int64, raw []byte) error
+	sum   *Content // gets the rows instead of emit, one by one; nil: emit does
 }
 
-func newChunkWriter(table string, columns []Column, emit func(rows int64, raw []byte) error) *chunkWriter {
-	w := &chunkWriter{table: table, width: len(columns) + 7>>3, emit: emit}
+// newChunkWriter writes into buf, or into what is longer.
+func newChunkWriter(table string, columns []Column, buf []byte, emit func(rows int64, raw []byte) error) *chunkWriter {
+	w := &chunkWriter{table: table, width: len(columns) + 7>>3, buf: buf[:0], emit: emit}
 	w.buf = append(w.buf, chunkMagic...)
 	w.buf = appendBytes(w.buf, table)
 	w.buf = binary.AppendUvarint(w.buf, uint64(len(columns)))
@@ -248,6 +250,11 @@ func (w *chunkWriter) undo() { w.buf = w.buf[:w.row] }
 
 // end ends a row. A chunk that it no longer fits in is emitted without it.
 func (w *chunkWriter) end() error {
+	if w.sum != nil {
+		w.sum.row(w.buf[w.row:])
+		w.undo()
+		return nil
+	}
 	w.rows++
 	switch size := len(w.buf); {
 	case size <= ChunkSize:

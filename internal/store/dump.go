@@ -53,7 +53,7 @@ type snapshotSource interface {
 	pieces(ctx context.Context, tables []shape) ([]piece, error)
 
 	// read reads one piece with one of the readers.
-	read(ctx context.Context, reader int, p piece, emit func(rows int64, raw []byte) error) error
+	read(ctx context.Context, reader int, p piece, out *chunkWriter) error
 	close() error
 }
 
@@ -146,15 +146,29 @@ func (s *Snapshot) Read(ctx context.Context, parallel int, emit func(Chunk) erro
 }
 
 func (s *Snapshot) read(ctx context.Context, parallel int, emit func(Chunk) error) error {
+	numbers := make(map[string]*atomic.Int64, len(s.tables))
+	for i := range s.tables {
+		numbers[s.tables[i].name] = new(atomic.Int64)
+	}
+	bufs := make([][]byte, s.source.readers()) // each reader fills the same one again
+	return s.each(ctx, parallel, func(ctx context.Context, reader int, p piece) error {
+		name, number := p.table.name, numbers[p.table.name]
+		out := newChunkWriter(name, p.table.columns, bufs[reader], func(rows int64, raw []byte) error {
+			return emit(Chunk{Table: name, N: int(number.Add(1)) - 1, Rows: rows, Raw: raw})
+		})
+		err := s.source.read(ctx, reader, p, out)
+		bufs[reader] = out.buf
+		return err
+	})
+}
+
+// each gives every piece to do, the largest first, from up to parallel goroutines.
+func (s *Snapshot) each(ctx context.Context, parallel int, do func(ctx context.Context, reader int, p piece) error) error {
 	pieces, err := s.source.pieces(ctx, s.tables)
 	if err != nil {
 		return fmt.Errorf("read snapshot: %w", err)
 	}
 	slices.SortStableFunc(pieces, func(a, b piece) int { return int(min(max(b.bytes-a.bytes, -1), 1)) })
-	numbers := make(map[string]*atomic.Int64, len(s.tables))
-	for i := range s.tables {
-		numbers[s.tables[i].name] = new(atomic.Int64)
-	}
 	next := make(chan piece, len(pieces)) // all of them, so that nobody has to hand them out
 	for _, p := range pieces {
 		next <- p
@@ -170,12 +184,8 @@ func (s *Snapshot) read(ctx context.Context, parallel int, emit func(Chunk) erro
 				if ctx.Err() != nil {
 					return
 				}
-				name, number := p.table.name, numbers[p.table.name]
-				err := s.source.read(ctx, reader, p, func(rows int64, raw []byte) error {
-					return emit(Chunk{Table: name, N: int(number.Add(1)) - 1, Rows: rows, Raw: raw})
-				})
-				if err != nil {
-					cancel(fmt.Errorf("read table %s: %w", name, err))
+				if err := do(ctx, reader, p); err != nil {
+					cancel(fmt.Errorf("read table %s: %w", p.table.name, err))
 					return
 				}
 			}
@@ -222,16 +232,17 @@ func (s *Store) OldestSnapshot() time.Duration {
 func (s *Snapshot) content(ctx context.Context, parallel int) (map[string]Content, error) {
 	var mu sync.Mutex
 	out := map[string]Content{}
-	err := s.read(ctx, parallel, func(c Chunk) error {
-		var sum Content
-		if err := sum.Add(c.Raw); err != nil {
+	err := s.each(ctx, parallel, func(ctx context.Context, reader int, p piece) error {
+		w := newChunkWriter(p.table.name, p.table.columns, nil, nil)
+		w.sum = &Content{}
+		if err := s.source.read(ctx, reader, p, w); err != nil {
 			return err
 		}
 		mu.Lock()
 		defer mu.Unlock()
-		all := out[c.Table]
-		all.Merge(sum)
-		out[c.Table] = all
+		all := out[p.table.name]
+		all.Merge(*w.sum)
+		out[p.table.name] = all
 		return nil
 	})
 	return out, err

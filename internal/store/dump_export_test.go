@@ -52,7 +52,7 @@ func Reshape(texts ...string) (map[string][]Column, error) {
 // NewChunk makes a chunk of rows, each with a value for every column: nil, int64, []byte.
 func NewChunk(table string, columns []Column, rows ...[]any) []byte {
 	var out []byte
-	w := newChunkWriter(table, columns, func(_ int64, raw []byte) error { out = append(out, raw...); return nil })
+	w := newChunkWriter(table, columns, nil, func(_ int64, raw []byte) error { out = append(out, raw...); return nil })
 	for _, row := range rows {
 		w.begin()
 		for i, v := range row {

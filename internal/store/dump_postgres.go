@@ -207,8 +207,8 @@ func quotedList(names []string) string {
 	return strings.Join(out, ", ")
 }
 
-func (s *postgresSnapshot) read(ctx context.Context, reader int, p piece, emit func(rows int64, raw []byte) error) error {
-	in := &copyReader{columns: p.table.columns, out: newChunkWriter(p.table.name, p.table.columns, emit)}
+func (s *postgresSnapshot) read(ctx context.Context, reader int, p piece, out *chunkWriter) error {
+	in := &copyReader{columns: p.table.columns, out: out}
 	tag, err := s.conns[reader].PgConn().CopyTo(ctx, in, `COPY (`+p.query+`) TO STDOUT (FORMAT binary)`)
 	if err != nil {
 		return err

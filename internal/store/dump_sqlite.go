@@ -294,7 +294,7 @@ func (s *sqliteSnapshot) rowRange(table string) (first, last int64, err error) {
 	return first, last, nil
 }
 
-func (s *sqliteSnapshot) read(ctx context.Context, reader int, p piece, emit func(rows int64, raw []byte) error) (err error) {
+func (s *sqliteSnapshot) read(ctx context.Context, reader int, p piece, out *chunkWriter) (err error) {
 	c := s.conns[reader]
 	defer c.SetInterrupt(c.SetInterrupt(ctx))
 	st, _, err := c.Prepare(p.query)
@@ -302,7 +302,6 @@ func (s *sqliteSnapshot) read(ctx context.Context, reader int, p piece, emit fun
 		return err
 	}
 	defer func() { err = errors.Join(err, st.Close()) }()
-	out := newChunkWriter(p.table.name, p.table.columns, emit)
 	for st.Step() {
 		out.begin()
 		for i := range p.table.columns {

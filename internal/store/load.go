@@ -55,8 +55,8 @@ type loadTarget interface {
 	// begin makes the schema of the rows, without what slows loading down.
 	begin(ctx context.Context, schema int64, tables []*shape) error
 
-	// load writes the rows; it is called from several goroutines.
-	load(ctx context.Context, t *shape, r *Rows) error
+	// load writes the rows and adds them to c; it is called from several goroutines.
+	load(ctx context.Context, t *shape, r *Rows, c *Content) error
 
 	// finish makes what begin left out.
 	finish(ctx context.Context) error
@@ -141,10 +141,7 @@ func (l *Loader) Load(ctx context.Context, table string, raw []byte) (rows int64
 		return 0, fmt.Errorf("load table %s: %w: the rows are of table %s, or have other columns than schema %d", table, ErrDamaged, r.Table, l.o.Schema)
 	}
 	var c Content
-	if err := c.Add(raw); err != nil { // the whole chunk is looked at before a row of it is written
-		return 0, fmt.Errorf("load table %s: %w", table, err)
-	}
-	if err := l.target.load(ctx, t, r); err != nil {
+	if err := l.target.load(ctx, t, r, &c); err != nil {
 		return 0, fmt.Errorf("load table %s: %w", table, err)
 	}
 	l.mu.Lock()

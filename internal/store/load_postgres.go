@@ -1,13 +1,14 @@
 package store
 
 import (
-	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"math"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -293,14 +294,10 @@ func (t *postgresTarget) prepare(ctx context.Context, table *shape) error {
 	return err
 }
 
-func (t *postgresTarget) load(ctx context.Context, table *shape, r *Rows) error {
+func (t *postgresTarget) load(ctx context.Context, table *shape, r *Rows, c *Content) error {
 	into := table.name
-	w := &copyWriter{widths: t.widths[table.name]}
-	if err := w.rows(r); err != nil {
-		return err
-	}
 	if table.name == "events" {
-		day, err := t.partitions(ctx, w)
+		day, err := t.partitions(ctx, *r)
 		if err != nil {
 			return err
 		}
@@ -313,7 +310,13 @@ func (t *postgresTarget) load(ctx context.Context, table *shape, r *Rows) error 
 	case <-ctx.Done():
 		return ctx.Err()
 	}
-	tag, err := conn.PgConn().CopyFrom(ctx, bytes.NewReader(w.buf), `COPY `+quoted(into)+` (`+quotedList(table.names())+`) FROM STDIN (FORMAT binary)`)
+	w := newCopyWriter(r, c, t.widths[table.name])
+	tag, err := conn.PgConn().CopyFrom(ctx, w, `COPY `+quoted(into)+` (`+quotedList(table.names())+`) FROM STDIN (FORMAT binary)`)
+	select {
+	case err = <-w.failed: // of which the server heard only the text
+		return err
+	default:
+	}
 	if err != nil {
 		return copyError(err)
 	}
@@ -335,11 +338,15 @@ func copyError(err error) error {
 
 // partitions makes those that the rows need, and returns where they go: into the one that they are all of, else by way
 // of the table.
-func (t *postgresTarget) partitions(ctx context.Context, w *copyWriter) (into string, err error) {
+func (t *postgresTarget) partitions(ctx context.Context, r Rows) (into string, err error) {
+	days, err := daysOf(r)
+	if err != nil {
+		return "", err
+	}
 	t.days.Lock()
 	defer t.days.Unlock()
 	into = "events"
-	for day := range w.days {
+	for day := range days {
 		at := time.UnixMicro(day * dayMicros).UTC()
 		if at.Year() < 1 || at.Year() > 9999 {
 			return "", fmt.Errorf("a time is %d days from 1970: %w", day, ErrDamaged)
@@ -349,49 +356,85 @@ func (t *postgresTarget) partitions(ctx context.Context, w *copyWriter) (into st
 		}
 		into = "events_" + at.Format(partitionDay)
 	}
-	if len(w.days) > 1 {
+	if len(days) > 1 {
 		into = "events"
 	}
 	return into, nil
 }
 
-// copyWriter turns a chunk into COPY's binary form.
-type copyWriter struct {
-	widths []int
-	buf    []byte
-	days   map[int64]bool // of occurred_at, since 1970
-}
-
-func (w *copyWriter) rows(r *Rows) error {
-	w.buf = make([]byte, 0, len(r.rest)+len(r.rest)/2)
-	w.buf = append(w.buf, copySignature...)
-	w.buf = append(w.buf, 0, 0, 0, 0, 0, 0, 0, 0)
-	occurred := -1
-	for i, c := range r.Columns {
-		if r.Table == "events" && c.Name == "occurred_at" {
-			occurred, w.days = i, map[int64]bool{}
+// daysOf are the days since 1970 on which the events of r, a copy, occurred.
+func daysOf(r Rows) (map[int64]bool, error) {
+	r.cells = slices.Clone(r.cells)
+	occurred := slices.IndexFunc(r.Columns, func(c Column) bool { return c.Name == "occurred_at" })
+	days, last := map[int64]bool{}, int64(math.MinInt64)
+	for r.Next() {
+		day := r.cells[occurred].Int / dayMicros
+		if r.cells[occurred].Int < day*dayMicros {
+			day--
+		}
+		if day != last {
+			days[day], last = true, day
 		}
 	}
-	last := int64(math.MinInt64)
-	for r.Next() {
+	return days, r.Err()
+}
+
+// copyWriter turns a chunk into COPY's binary form, as it is read.
+type copyWriter struct {
+	rows   *Rows
+	sum    *Content // gets the rows
+	widths []int
+	buf    []byte
+	at     int        // of buf, what was read
+	ended  bool       // buf has the end of the rows
+	failed chan error // why a Read did not go on
+}
+
+// copyAhead is how many bytes are turned before they are read: more than is sent at once.
+const copyAhead = 128 << 10
+
+func newCopyWriter(r *Rows, sum *Content, widths []int) *copyWriter {
+	w := &copyWriter{rows: r, sum: sum, widths: widths, buf: make([]byte, 0, copyAhead+copyAhead/2), failed: make(chan error, 1)}
+	w.buf = append(w.buf, copySignature...)
+	w.buf = append(w.buf, 0, 0, 0, 0, 0, 0, 0, 0)
+	return w
+}
+
+// Read reads the next bytes.
+func (w *copyWriter) Read(p []byte) (int, error) {
+	if w.at == len(w.buf) {
+		if w.ended {
+			return 0, io.EOF
+		}
+		w.buf, w.at = w.buf[:0], 0
+	}
+	if w.at == 0 && !w.ended {
+		if err := w.fill(); err != nil {
+			w.failed <- err
+			return 0, err
+		}
+	}
+	n := copy(p, w.buf[w.at:])
+	w.at += n
+	return n, nil
+}
+
+func (w *copyWriter) fill() error {
+	for len(w.buf) < copyAhead {
+		r := w.rows
+		if !r.Next() {
+			w.buf, w.ended = append(w.buf, 0xff, 0xff), true
+			return r.Err()
+		}
+		w.sum.row(r.at)
 		w.buf = binary.BigEndian.AppendUint16(w.buf, uint16(len(r.Columns)))
 		for i := range r.cells {
 			if err := w.cell(&r.Columns[i], &r.cells[i], w.widths[i]); err != nil {
 				return fmt.Errorf("row %d: column %s: %w", r.n, r.Columns[i].Name, err)
 			}
 		}
-		if occurred >= 0 {
-			day := r.cells[occurred].Int / dayMicros
-			if r.cells[occurred].Int < day*dayMicros {
-				day--
-			}
-			if day != last {
-				w.days[day], last = true, day
-			}
-		}
 	}
-	w.buf = append(w.buf, 0xff, 0xff)
-	return r.Err()
+	return nil
 }
 
 func (w *copyWriter) cell(col *Column, c *Cell, width int) error {
@@ -428,44 +471,75 @@ func (w *copyWriter) cell(col *Column, c *Cell, width int) error {
 	return ErrDamaged
 }
 
-// finish makes indexes and constraints, those of partitions first and several at once, and sets generators.
+// finish makes indexes and constraints, those of partitions first, several tables at once, and sets generators.
 func (t *postgresTarget) finish(ctx context.Context) error {
-	rows, err := t.lock.Query(ctx, `SELECT inhparent::regclass::text, relname FROM pg_inherits JOIN pg_class c ON c.oid = inhrelid
-		WHERE c.relnamespace = current_schema()::regnamespace AND c.relispartition AND c.relkind = 'r'`)
+	heaps, err := t.heaps(ctx)
 	if err != nil {
 		return fmt.Errorf("look for partitions: %w", err)
 	}
-	partitions := map[string][]string{}
-	var parent, child string
-	if _, err := pgx.ForEachRow(rows, []any{&parent, &child}, func() error {
-		parent = strings.Trim(parent[strings.LastIndexByte(parent, '.')+1:], `"`)
-		partitions[parent] = append(partitions[parent], child)
-		return nil
-	}); err != nil {
-		return fmt.Errorf("look for partitions: %w", err)
-	}
-	var parts, wholes, foreign []string
-	for _, d := range t.later {
-		switch {
-		case d.foreign:
-			foreign = append(foreign, d.make(d.table, true))
-		default:
-			wholes = append(wholes, d.make(d.table, true))
-			for _, p := range partitions[d.table] {
-				parts = append(parts, d.make(p, false))
+	var rows, wholes, foreign [][]string
+	for _, h := range heaps {
+		var own []string
+		for i := range t.later {
+			switch d := &t.later[i]; {
+			case d.foreign && d.table == h.Name:
+				foreign = append(foreign, []string{d.make(d.table, true)})
+			case d.foreign || d.table != h.Name && d.table != h.Parent:
+			default:
+				own = append(own, d.make(h.Name, d.table == h.Name))
 			}
 		}
+		if h.Bytes < 0 {
+			wholes = append(wholes, own)
+			continue
+		}
+		rows = append(rows, own)
 	}
-	for _, step := range [][]string{parts, wholes, foreign} {
+	for _, step := range [][][]string{rows, wholes, foreign} {
 		if err := t.all(ctx, step); err != nil {
 			return err
 		}
 	}
-	if err := t.generators(ctx); err != nil {
-		return err
+	return t.generators(ctx)
+}
+
+// heap is a table, or a partition of one.
+type heap struct {
+	Name   string
+	Parent string // of a partition
+	Bytes  int64  // -1: it only has partitions
+}
+
+// heaps are all tables and partitions, the largest first.
+func (t *postgresTarget) heaps(ctx context.Context) ([]heap, error) {
+	rows, err := t.lock.Query(ctx, `SELECT c.relname, coalesce(p.relname, ''), CASE WHEN c.relkind = 'p' THEN -1 ELSE pg_table_size(c.oid) END
+		FROM pg_class c LEFT JOIN pg_inherits ON inhrelid = c.oid LEFT JOIN pg_class p ON p.oid = inhparent
+		WHERE c.relnamespace = current_schema()::regnamespace AND c.relkind IN ('r', 'p') ORDER BY 3 DESC, 1`)
+	if err != nil {
+		return nil, err
 	}
-	_, err = t.lock.Exec(ctx, `ANALYZE`)
-	return wrap("analyze", err)
+	return pgx.CollectRows(rows, pgx.RowToStructByPos[heap])
+}
+
+// analyze tells the planner about what it finds rows by. The rest it finds out by itself: columns that are left out do not
+// count as analyzed. Partitions come with their table.
+func (t *postgresTarget) analyze(ctx context.Context) error {
+	rows, err := t.lock.Query(ctx, `SELECT format('ANALYZE %I (%s)', relname, string_agg(quote_ident(attname), ', ' ORDER BY attnum))
+		FROM (SELECT DISTINCT c.relname, c.relkind, a.attname, a.attnum FROM pg_class c JOIN pg_index i ON i.indrelid = c.oid JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = ANY (i.indkey)
+			WHERE c.relnamespace = current_schema()::regnamespace AND NOT c.relispartition) AS indexed
+		GROUP BY relname, relkind ORDER BY relkind = 'p' DESC, relname`)
+	if err != nil {
+		return fmt.Errorf("analyze: %w", err)
+	}
+	texts, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	if err != nil {
+		return fmt.Errorf("analyze: %w", err)
+	}
+	jobs := make([][]string, len(texts))
+	for i, text := range texts {
+		jobs[i] = []string{text}
+	}
+	return t.all(ctx, jobs)
 }
 
 // make is the statement that makes the definition on a table; a partition's has no name, as the server gives it one.
@@ -487,13 +561,13 @@ func (d *definition) make(table string, named bool) string {
 	return text + `ON ` + quoted(table) + d.index
 }
 
-// all runs statements over all connections.
-func (t *postgresTarget) all(ctx context.Context, statements []string) error {
+// all runs jobs over all connections, the statements of each one by one: those of a table would wait for each other.
+func (t *postgresTarget) all(ctx context.Context, jobs [][]string) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	todo := make(chan string, len(statements))
-	for _, s := range statements {
-		todo <- s
+	todo := make(chan []string, len(jobs))
+	for _, job := range jobs {
+		todo <- job
 	}
 	close(todo)
 	var workers sync.WaitGroup
@@ -501,12 +575,14 @@ func (t *postgresTarget) all(ctx context.Context, statements []string) error {
 		workers.Go(func() {
 			conn := <-t.conns
 			defer func() { t.conns <- conn }()
-			for s := range todo {
-				if ctx.Err() != nil {
-					return
-				}
-				if _, err := conn.Exec(ctx, s); err != nil {
-					cancel(fmt.Errorf("%s: %w", s, err))
+			for job := range todo {
+				for _, text := range job {
+					if ctx.Err() != nil {
+						return
+					}
+					if _, err := conn.Exec(ctx, text); err != nil {
+						cancel(fmt.Errorf("%s: %w", text, err))
+					}
 				}
 			}
 		})
@@ -537,12 +613,30 @@ func (t *postgresTarget) generators(ctx context.Context) error {
 	return nil
 }
 
+// content reads everything back, while the server analyzes it.
 func (t *postgresTarget) content(ctx context.Context, tables []*shape) (map[string]Content, error) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	var analyzing sync.WaitGroup
+	analyzing.Go(func() {
+		if err := t.analyze(ctx); err != nil {
+			cancel(err)
+		}
+	})
+	out, err := t.readBack(ctx, tables)
+	if err != nil {
+		cancel(err)
+	}
+	analyzing.Wait()
+	return out, context.Cause(ctx)
+}
+
+func (t *postgresTarget) readBack(ctx context.Context, tables []*shape) (_ map[string]Content, err error) {
 	snap := &Snapshot{store: t.store}
 	for _, table := range tables {
 		snap.tables = append(snap.tables, *table)
 	}
-	err := t.store.snapshotPostgres(ctx, snap, SnapshotOptions{Readers: cap(t.conns), LockWait: loadLockWait})
+	err = t.store.snapshotPostgres(ctx, snap, SnapshotOptions{Readers: cap(t.conns), LockWait: loadLockWait})
 	if snap.source != nil {
 		defer func() { err = errors.Join(err, snap.source.close()) }()
 	}

@@ -182,7 +182,7 @@ func (t *sqliteTarget) migrate(ctx context.Context, schema int64) (err error) {
 	return err
 }
 
-func (t *sqliteTarget) load(ctx context.Context, table *shape, r *Rows) (err error) {
+func (t *sqliteTarget) load(ctx context.Context, table *shape, r *Rows, c *Content) (err error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	defer t.conn.SetInterrupt(t.conn.SetInterrupt(ctx))
@@ -199,6 +199,7 @@ func (t *sqliteTarget) load(ctx context.Context, table *shape, r *Rows) (err err
 		t.insert[table.name] = st
 	}
 	for r.Next() {
+		c.row(r.at)
 		if t.begun == 0 {
 			if err := t.conn.Exec(`BEGIN`); err != nil {
 				return err
