@@ -13,6 +13,7 @@ import (
 	"syscall"
 
 	"github.com/ncruces/go-sqlite3"
+	"github.com/ncruces/go-sqlite3/vfs"
 )
 
 // sqliteTarget is a file that is being filled, beside the one that it becomes.
@@ -22,6 +23,7 @@ type sqliteTarget struct {
 	lock   *os.File
 	later  []string   // indexes, which come after the rows
 	mu     sync.Mutex // the file has one writer
+	vfs    string     // that conn goes through; "": none yet
 	conn   *sqlite3.Conn
 	insert map[string]*sqlite3.Stmt
 	begun  int // rows of the open transaction
@@ -29,7 +31,9 @@ type sqliteTarget struct {
 
 const (
 	restoringSuffix = "-restoring"
-	loadCache       = 64 << 10 // KiB: primary keys come in no order
+	loadCache       = 32 << 10 // KiB: primary keys come in no order
+	indexCache      = 16 << 10 // KiB, and as much again to sort in: indexes are written in theirs
+	analysisLimit   = 1000     // rows of an index that are looked at for each number that the planner wants
 	loadCommit      = 100_000  // rows between two commits, so that what is not on the disk stays bounded
 )
 
@@ -139,8 +143,11 @@ func (t *sqliteTarget) begin(ctx context.Context, schema int64, tables []*shape)
 		return err
 	}
 	// The file is nothing until it is whole, so that nothing has to survive a crash before.
-	t.conn, err = sqlite3.OpenContext(ctx, fmt.Sprintf("file:%s?_pragma=journal_mode(OFF)&_pragma=synchronous(OFF)&_pragma=locking_mode(EXCLUSIVE)"+
-		"&_pragma=foreign_keys(OFF)&_pragma=temp_store(MEMORY)&_pragma=cache_size(-%d)", (&url.URL{Path: t.file}).EscapedPath(), loadCache))
+	if t.vfs, err = registerTempVFS(t.file); err != nil {
+		return err
+	}
+	t.conn, err = sqlite3.OpenContext(ctx, fmt.Sprintf("file:%s?vfs=%s&_pragma=journal_mode(OFF)&_pragma=synchronous(OFF)&_pragma=locking_mode(EXCLUSIVE)"+
+		"&_pragma=foreign_keys(OFF)&_pragma=temp_store(FILE)&_pragma=cache_size(-%d)", (&url.URL{Path: t.file}).EscapedPath(), url.QueryEscape(t.vfs), loadCache))
 	if err != nil {
 		return err
 	}
@@ -255,17 +262,29 @@ func (t *sqliteTarget) finish(ctx context.Context) error {
 		}
 	}
 	t.insert = map[string]*sqlite3.Stmt{}
-	for _, text := range t.later {
+	smaller := fmt.Sprintf(`PRAGMA cache_size = -%d; PRAGMA shrink_memory`, indexCache)
+	for _, text := range append([]string{smaller}, t.later...) {
 		if err := t.conn.Exec(text); err != nil {
 			return fmt.Errorf("%s: %w", text, err)
 		}
 	}
-	if err := t.conn.Exec(`ANALYZE`); err != nil {
+	if err := t.conn.Exec(fmt.Sprintf(`PRAGMA analysis_limit = %d; ANALYZE`, analysisLimit)); err != nil {
 		return fmt.Errorf("analyze: %w", err)
+	}
+	return errors.Join(t.disconnect(), syncFile(t.file))
+}
+
+// disconnect ends what fills the file.
+func (t *sqliteTarget) disconnect() error {
+	if t.conn == nil {
+		return nil
 	}
 	err := t.conn.Close()
 	t.conn = nil
-	return errors.Join(err, syncFile(t.file))
+	if t.vfs != "" {
+		vfs.Unregister(t.vfs)
+	}
+	return err
 }
 
 func (t *sqliteTarget) content(ctx context.Context, tables []*shape) (map[string]Content, error) {
@@ -349,8 +368,5 @@ func (t *sqliteTarget) drop(context.Context) error {
 	for _, st := range t.insert {
 		_ = st.Close() // gives its last error once more
 	}
-	if t.conn != nil {
-		errs = append(errs, t.conn.Close())
-	}
-	return errors.Join(append(errs, t.remove(), t.unlock())...)
+	return errors.Join(append(errs, t.disconnect(), t.remove(), t.unlock())...)
 }
