@@ -137,7 +137,7 @@ func (a *Archive) readTail(o ReadOptions) error {
 	if at < 0 {
 		return fmt.Errorf("%w (no manifest)", ErrIncomplete)
 	}
-	a.tail = tail[at:]
+	a.tail = bytes.Clone(tail[at:]) // of what was read it is a small part
 	members := newMembers(bytes.NewReader(a.tail), nil)
 	text, err := members.want(manifestName)
 	if err != nil {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime/debug"
 	"strings"
 	"sync"
 
@@ -20,6 +21,7 @@ func (r *Restore) Run(ctx context.Context) (out Restored, err error) {
 	began := r.o.Now()
 	m := &r.archive.Manifest
 	r.step(StepLoad)
+	debug.FreeOSMemory() // what the verification took
 	l, err := store.OpenLoader(ctx, store.LoadOptions{URL: r.o.Into, Schema: m.Schema, Log: r.o.Log, Now: r.o.Now})
 	if err != nil {
 		return out, fmt.Errorf("restore: %w", err)
@@ -33,6 +35,7 @@ func (r *Restore) Run(ctx context.Context) (out Restored, err error) {
 		return out, fmt.Errorf("restore: %w", err)
 	}
 	r.step(StepIndex)
+	debug.FreeOSMemory() // the chunks
 	s, err := l.Finish(ctx, r.o.Secrets)
 	if err != nil {
 		return out, fmt.Errorf("restore: %w", err)

@@ -81,3 +81,6 @@ func NewChunk(table string, columns []Column, rows ...[]any) []byte {
 	_ = w.flush()
 	return out
 }
+
+// RegisterTempVFS makes a VFS known whose temporary files lie beside path.
+var RegisterTempVFS = registerTempVFS

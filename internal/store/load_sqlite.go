@@ -31,7 +31,7 @@ type sqliteTarget struct {
 
 const (
 	restoringSuffix = "-restoring"
-	loadCache       = 32 << 10 // KiB: primary keys come in no order
+	loadCache       = 24 << 10 // KiB: primary keys come in no order
 	indexCache      = 16 << 10 // KiB, and as much again to sort in: indexes are written in theirs
 	analysisLimit   = 1000     // rows of an index that are looked at for each number that the planner wants
 	loadCommit      = 100_000  // rows between two commits, so that what is not on the disk stays bounded
