@@ -67,7 +67,7 @@ func New(o Options) *Custody {
 	}
 	c := &Custody{o: o, grave: make(chan struct{}, 1), shared: make([]*post, len(o.Anchors)), troubles: map[faulty]Trouble{}, lines: map[cursor]mark{}, mirrored: map[string]int64{}}
 	if o.Home != "" {
-		c.local = localPost(o.Home, o.ReadOnly)
+		c.local = localPost(o.Home)
 	}
 	return c
 }

@@ -132,8 +132,9 @@ func (c *Custody) open(ctx context.Context, location string) (anchor, error) {
 	return &bucketAnchor{Target: t}, nil
 }
 
-func localPost(home string, readOnly bool) *post {
-	return newPost(newPatient(&fileAnchor{dir: filepath.Join(home, "anchors"), make: !readOnly}), "home")
+// localPost is the home's, which a new one has not yet.
+func localPost(home string) *post {
+	return newPost(newPatient(&fileAnchor{dir: filepath.Join(home, "anchors"), make: true}), "home")
 }
 
 // where names an anchor. One that could not be opened has no name: what was given may hold a secret.
