@@ -10,7 +10,7 @@ import (
 	"github.com/z4j-go/z4j/internal/store"
 )
 
-// Record is what the audit log says of one backup, made or failed.
+// Record is what the audit log says of one backup, made or failed. Most of it stands in the entry's details under the same names.
 type Record struct {
 	Seq       int64      `json:"audit_seq"`
 	At        store.Time `json:"at"`
@@ -37,26 +37,6 @@ type Record struct {
 // good reports whether r is of a backup that was verified and holds everything.
 func (r *Record) good() bool { return r.OK && r.Verified && len(r.Without) == 0 }
 
-// details are those of the entries.
-type details struct {
-	Backup    string     `json:"backup"`
-	Target    string     `json:"target"`
-	File      string     `json:"file"`
-	SHA256    string     `json:"sha256"`
-	Bytes     int64      `json:"bytes"`
-	Rows      int64      `json:"rows"`
-	Snapshot  store.Time `json:"snapshot_at"`
-	Started   store.Time `json:"started_at"`
-	Finished  store.Time `json:"finished_at"`
-	HeadSeq   int64      `json:"head_seq"`
-	RowHMAC   string     `json:"head_row_hmac"`
-	Encrypted bool       `json:"encrypted"`
-	Verified  bool       `json:"verified"`
-	Without   []string   `json:"without"`
-	Held      bool       `json:"held"`
-	Reason    string     `json:"reason"`
-}
-
 // History gives what the audit log says of backups, newest first: of action, at most limit.
 func History(ctx context.Context, s *store.Store, action audit.Action, limit int) ([]Record, error) {
 	out := []Record{}
@@ -78,13 +58,16 @@ func History(ctx context.Context, s *store.Store, action audit.Action, limit int
 }
 
 func recordOf(e *store.AuditEntry) Record {
-	var d details
-	_ = json.Unmarshal(e.Details, &d) // an entry that was tampered with tells nothing
-	return Record{
-		Seq: e.Seq, At: e.TS, Actor: e.ActorKind, OK: e.Action == string(audit.BackupCompleted), ID: d.Backup, Target: d.Target, File: d.File,
-		SHA256: d.SHA256, Bytes: d.Bytes, Rows: d.Rows, Snapshot: d.Snapshot, Started: d.Started, Finished: d.Finished, HeadSeq: d.HeadSeq,
-		RowHMAC: d.RowHMAC, Encrypted: d.Encrypted, Verified: d.Verified, Without: append([]string{}, d.Without...), Held: d.Held, Reason: d.Reason,
+	var details struct {
+		Record
+
+		Backup string `json:"backup"`
 	}
+	_ = json.Unmarshal(e.Details, &details) // an entry that was tampered with tells nothing
+	r := details.Record
+	r.Seq, r.At, r.Actor, r.OK, r.ID = e.Seq, e.TS, e.ActorKind, e.Action == string(audit.BackupCompleted), details.Backup
+	r.Without = append([]string{}, r.Without...) // never null
+	return r
 }
 
 // Last gives the newest entry of an action; store.ErrNotFound if there is none.
