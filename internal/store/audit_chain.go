@@ -67,11 +67,12 @@ type head struct {
 
 	generation string
 	held       bool // a hold stands
+	strays     bool // there are personal parts of entries that are not there
 }
 
 // tail scans the end of headText, which is the same in both databases.
 func (h *head) tail() []any {
-	return []any{&h.known, &h.retired, &h.seenHMAC, &h.through, &h.generation, &h.held}
+	return []any{&h.known, &h.retired, &h.seenHMAC, &h.through, &h.generation, &h.held, &h.strays}
 }
 
 // headText reads head. Its parameters are the kid and the number of the newest seen entry. {clock}, {durable} and
@@ -80,7 +81,8 @@ const headText = `
 	SELECT coalesce(h.seq, 0), coalesce(h.row_hmac, ''), h.ts, {clock}, {durable}, {timeline},
 		EXISTS (SELECT 1 FROM audit_kids WHERE kid = $1), EXISTS (SELECT 1 FROM audit_kids WHERE kid = $1 AND retired IS NOT NULL),
 		coalesce((SELECT row_hmac FROM audit_log WHERE seq = $2), ''), coalesce((SELECT through FROM audit_boundary), 0),
-		coalesce((SELECT generation FROM audit_generations ORDER BY started DESC, generation LIMIT 1), ''), EXISTS (SELECT 1 FROM audit_hold)
+		coalesce((SELECT generation FROM audit_generations ORDER BY started DESC, generation LIMIT 1), ''), EXISTS (SELECT 1 FROM audit_hold),
+		EXISTS (SELECT 1 FROM audit_personal WHERE seq > coalesce(h.seq, 0))
 	FROM (SELECT 1 AS one) AS one LEFT JOIN (SELECT seq, row_hmac, ts FROM audit_log ORDER BY seq DESC LIMIT 1) AS h ON one.one = 1`
 
 const (
@@ -187,6 +189,11 @@ func (s *Store) appendNext(ctx context.Context, tx *Tx, a *appending) ([]sealed,
 			return nil, h, err
 		}
 	}
+	if h.strays {
+		if err := s.removeStrays(ctx, tx, h); err != nil {
+			return nil, h, auditFailed(ctx, "remove personal parts of entries that are not there", err)
+		}
+	}
 	rows, err := a.seal(h)
 	if err != nil {
 		return nil, h, err
@@ -200,6 +207,18 @@ func (s *Store) appendNext(ctx context.Context, tx *Tx, a *appending) ([]sealed,
 		}
 	}
 	return rows, h, nil
+}
+
+// removeStrays removes the personal parts of entries that somebody took away or that never were: they stand where those of
+// the next entries belong, and nothing that is in the database shall keep the brain from going on.
+func (s *Store) removeStrays(ctx context.Context, tx *Tx, h head) error {
+	res, err := tx.ExecContext(ctx, `DELETE FROM audit_personal WHERE seq > $1`, h.seq)
+	if err != nil {
+		return err
+	}
+	n, err := res.RowsAffected()
+	s.log.WarnContext(ctx, "personal parts of audit entries that are not there were removed", "parts", n, "head_seq", h.seq)
+	return err
 }
 
 // auditFailed hides the database's error: no caller shall take a conflict of the chain for one of the change.

@@ -65,6 +65,7 @@ func TestRollbackIsNoticed(t *testing.T) {
 		do   func(t testing.TB, db *sql.DB, url string)
 	}{
 		{"the tail is cut", 4, func(t testing.TB, db *sql.DB, _ string) { cut(t, db, 4) }},
+		{"the tail is cut, and its personal parts are left", 4, func(t testing.TB, db *sql.DB, _ string) { mustExec(t, db, `DELETE FROM audit_log WHERE seq > 4`) }},
 		{"it is cut and grows again", 4, func(t testing.TB, db *sql.DB, url string) {
 			cut(t, db, 4)
 			mustRecord(t, storetest.Open(t, url), 9)
@@ -121,6 +122,29 @@ func TestRollbackIsNoticed(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestPersonalPartsOfNoEntryStopNothing: what stands where the parts of the next entries belong makes way for them, and only
+// that may go.
+func TestPersonalPartsOfNoEntryStopNothing(t *testing.T) {
+	storetest.EachURL(t, func(t *testing.T, url string) {
+		s := storetest.Open(t, url)
+		mustRecord(t, s, 3)
+		db := storetest.DB(t, url)
+		for ahead := 1; ahead <= 2; ahead++ {
+			mustExec(t, db, fmt.Sprintf(`INSERT INTO audit_personal (seq, role, subject, json) SELECT max(seq) + %d, 'actor', 'mallory', '{}' FROM audit_log`, ahead))
+		}
+		if found := verifyStore(t, s, store.VerifyOptions{}); found.Exit() == 0 {
+			t.Error("verified with parts of no entry: exit 0, want a finding")
+		}
+		mustRecord(t, s, 3)
+		if found := verifyStore(t, s, store.VerifyOptions{}); found.Exit() != 0 {
+			t.Errorf("verified afterwards: %+v, want exit 0", found)
+		}
+		if _, err := db.ExecContext(t.Context(), `DELETE FROM audit_personal WHERE seq = (SELECT max(seq) FROM audit_log)`); err == nil {
+			t.Error("the parts of the newest entry were deleted, want that refused")
+		}
+	})
 }
 
 // TestUnsignedEntriesHideNothing: whoever can write the tables puts unsigned entries behind the ones that count, as many as
