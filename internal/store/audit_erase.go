@@ -224,7 +224,7 @@ func (s *Store) keptErasures(ctx context.Context, through int64) (kept audit.Era
 	if before.Erased != nil && !earlier.Are(before.Erased) {
 		return kept, 0, fmt.Errorf("%w: by entries before %d", ErrNotErased, before.Seq)
 	}
-	return kept, until, nil
+	return kept, until, wrap("read what was erased", rows.Err())
 }
 
 // tombstones reads what is left of erased parts, in the order of the entries that took them.

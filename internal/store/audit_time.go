@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"slices"
 	"sort"
 )
 
@@ -68,7 +69,7 @@ func (a *auditTimes) first(ctx context.Context, t Time) (int64, error) {
 
 // last is the number of the last entry before t; 0: there is none.
 func (a *auditTimes) last(ctx context.Context, t Time) (int64, error) {
-	for i := len(a.begins) - 1; i >= 0; i-- {
+	for i := range slices.Backward(a.begins) {
 		from, through := a.run(i)
 		first, err := a.at(ctx, rowFrom, from)
 		if err != nil {

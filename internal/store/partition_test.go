@@ -71,7 +71,7 @@ func (w *insertsBeside) round(t *testing.T, round int, old string) {
 				return err
 			}
 			if out, err := w.Sweep(ctx, sweeping); !errors.Is(err, store.ErrBackupRuns) || out.Total() != 0 {
-				return fmt.Errorf("a sweep during a backup: %v, %v; want ErrBackupRuns and nothing deleted", out.Rows, err)
+				return fmt.Errorf("a sweep during a backup: %v, %s; want ErrBackupRuns and nothing deleted", out.Rows, fmt.Sprint(err))
 			}
 		}
 		return nil
@@ -105,10 +105,10 @@ func (w *insertsBeside) round(t *testing.T, round int, old string) {
 	w.while(t, "a snapshot whose lease is gone", during, func() error {
 		out, err := w.Sweep(ctx, sweeping)
 		if w.patient && (err != nil || !slices.Equal(out.Busy, []string{old})) {
-			return fmt.Errorf("busy %q, dropped %q, %v; want %s left for the next sweep", out.Busy, out.Partitions, err, old)
+			return fmt.Errorf("busy %q, dropped %q, %s; want %s left for the next sweep", out.Busy, out.Partitions, fmt.Sprint(err), old)
 		}
 		if !w.patient && (err != nil || !slices.Equal(out.Partitions, []string{old})) {
-			return fmt.Errorf("busy %q, dropped %q, %v; want %s dropped once the snapshot has gone", out.Busy, out.Partitions, err, old)
+			return fmt.Errorf("busy %q, dropped %q, %s; want %s dropped once the snapshot has gone", out.Busy, out.Partitions, fmt.Sprint(err), old)
 		}
 		return nil
 	})
