@@ -69,6 +69,8 @@ type Checker struct {
 	sum    []byte
 	text   []byte
 	prev   string // HMAC of the row checked last, which the next one names
+	day    int64  // since 1970, of the time that was written last
+	date   []byte // and how it is written; nil: none was
 }
 
 // Checker returns a Checker with the keys of v. When v compares roots it hashes leaves as well.
@@ -220,10 +222,37 @@ func (c *Checker) same(r *Columns) bool {
 	m.text(`,"target_label":`, r.TargetLabel)
 	m.text(`,"target_personal":`, r.TargetPersonal)
 	m.text(`,"target_type":`, r.TargetType)
-	c.text = time.UnixMicro(r.TS).UTC().AppendFormat(c.text[:0], timeLayout)
+	c.text = c.appendTime(c.text[:0], r.TS)
 	m.text(`,"ts":`, c.text)
 	m.literal(`,"v":1}`)
 	return m.ok && len(m.rest) == 0
+}
+
+const (
+	second = int64(time.Second / time.Microsecond)
+	day    = 24 * 60 * 60 * second
+)
+
+// appendTime writes a time as it is signed. Most rows are of the day of the row before them, and its date is known.
+func (c *Checker) appendTime(dst []byte, micros int64) []byte {
+	n := micros / day
+	rest := micros - n*day
+	if rest < 0 {
+		n, rest = n-1, rest+day
+	}
+	if c.date == nil || n != c.day {
+		c.day, c.date = n, time.UnixMicro(micros).UTC().AppendFormat(c.date[:0], "2006-01-02T")
+	}
+	clock := []byte("00:00:00.000000Z")
+	for _, part := range [...]struct{ at, digits, value int64 }{
+		{0, 2, rest / (3600 * second)}, {3, 2, rest / (60 * second) % 60}, {6, 2, rest / second % 60}, {9, 6, rest % second},
+	} {
+		for i := part.digits - 1; i >= 0; i-- {
+			clock[part.at+i] += byte(part.value % 10)
+			part.value /= 10
+		}
+	}
+	return append(append(dst, c.date...), clock...)
 }
 
 func appendID(dst, raw []byte) []byte {
