@@ -110,6 +110,17 @@ func backupKnobs() map[string]func(*testing.T) {
 			}
 			archives(t, dir, 1)
 		},
+		"BACKUP_TMP": func(t *testing.T) {
+			b := loggedIn(t, "Z4J_BACKUP_TARGET="+t.TempDir(), "Z4J_BACKUP_TMP="+filepath.Join(t.TempDir(), "not-mounted"))
+			apptest.Until(t, "a backup is begun", func() bool {
+				code, _, _ := b.Client.Try(http.MethodPost, "/api/v1/admin/backups", nil)
+				return code == http.StatusAccepted
+			})
+			apptest.Until(t, "and fails where its copy should be", func() bool {
+				_, _, text := b.Client.Try(http.MethodGet, "/api/v1/admin/backups", nil)
+				return strings.Contains(string(text), `"ok":false`) && strings.Contains(string(text), "not-mounted")
+			})
+		},
 		"RPO": func(t *testing.T) {
 			c := configured(t, "Z4J_RPO=2h")
 			want(t, "seconds", c.Backup.RPO.Hours(), 2)
