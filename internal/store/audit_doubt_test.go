@@ -411,7 +411,7 @@ func TestLossIsMeasured(t *testing.T) {
 		at := log(t, s, store.AuditFilter{})[3].TS
 		db := attack(t, url)
 		mustExec(t, db, `DELETE FROM audit_log WHERE seq > 5`)
-		err := record(t.Context(), s, note("after"))
+		err := record(t.Context(), s, change())
 		if want := fmt.Sprintf("; 4 entries since %s are gone", at); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("got %v, want it to say %q", err, want)
 		}
