@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"reflect"
+	"slices"
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -30,6 +32,18 @@ type auditExport struct {
 	Action  string `query:"action" maxLength:"80"`
 	Actor   string `query:"actor" maxLength:"200" doc:"actor_id: of an account, an API key, an agent"`
 	Outcome string `query:"outcome" enum:"allow,deny,error"`
+}
+
+// Resolve refuses parameters that there are not: a filter that is not understood would let everything through.
+func (auditExport) Resolve(hc huma.Context) (found []error) {
+	u := hc.URL()
+	known := reflect.TypeFor[auditExport]()
+	for name := range u.Query() {
+		if !slices.ContainsFunc(reflect.VisibleFields(known), func(f reflect.StructField) bool { return f.Tag.Get("query") == name }) {
+			found = append(found, &huma.ErrorDetail{Location: "query." + name, Message: "is not a parameter of this route"})
+		}
+	}
+	return found
 }
 
 // auditFile is an answer that is written while it is read.

@@ -159,6 +159,7 @@ func TestExportRefusesBadParameters(t *testing.T) {
 			{"action=" + strings.Repeat("a", 81), "action"},
 			{"actor=%ff", "actor"},
 			{"actor=%00", "actor"},
+			{"colour=red&format=csv", "colour"},
 		} {
 			got := root.get("/audit/export?"+tt.query).must(t, tt.query, 422)
 			if !strings.Contains(got.text, `"`+tt.field+`"`) {

@@ -45,7 +45,7 @@ func FuzzReadTime(f *testing.F) {
 		got, err := readTime("since", text)
 		if err != nil {
 			var p *problem
-			if !errors.As(err, &p) || p.status != http.StatusUnprocessableEntity || got != nil || p.message != "query.since: must be a time like 2026-03-14T09:26:53Z" {
+			if !errors.As(err, &p) || p.status != http.StatusUnprocessableEntity || got != nil || p.message != "query.since: must be a date like 2026-03-14 or a time like 2026-03-14T09:26:53Z" {
 				t.Errorf("%q: got %v and %v, want 422 that names the parameter", text, got, err)
 			}
 			return

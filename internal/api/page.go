@@ -87,5 +87,5 @@ func readTime(name, text string) (*store.Time, error) {
 			return new(store.TimeOf(t)), nil
 		}
 	}
-	return nil, invalid("query."+name, "must be a time like 2026-03-14T09:26:53Z")
+	return nil, invalid("query."+name, "must be a date like 2026-03-14 or a time like 2026-03-14T09:26:53Z")
 }

@@ -25,7 +25,7 @@ type apiKeysCreateCmd struct {
 	Name          string   `required:"" help:"What it is for." placeholder:"NAME"`
 	Scope         []string `required:"" help:"What it may be used for, such as audit:read; may be repeated." placeholder:"SCOPE"`
 	Project       string   `help:"The only project that it reaches." placeholder:"SLUG"`
-	ExpiresInDays int      `help:"1 to 3650; without it the key does not expire." placeholder:"N"`
+	ExpiresInDays *int     `help:"1 to 3650; without it the key does not expire." placeholder:"N"`
 	CIDR          []string `name:"cidr" help:"Network or address that it works from; may be repeated." placeholder:"NETWORK"`
 	JSON          bool     `name:"json" help:"Print JSON."`
 }
@@ -61,11 +61,11 @@ func (a *apiKeysCreateCmd) wanted(now time.Time) (store.NewAPIKey, error) {
 	for _, network := range list {
 		n.AllowedCIDRs = append(n.AllowedCIDRs, network.String())
 	}
-	if a.ExpiresInDays < 0 || a.ExpiresInDays > 3650 {
-		return n, exit(exitUsage, errors.New("--expires-in-days is 1 to 3650"))
-	}
-	if a.ExpiresInDays > 0 {
-		n.ExpiresAt = new(store.TimeOf(now.Add(time.Duration(a.ExpiresInDays) * 24 * time.Hour)))
+	if days := a.ExpiresInDays; days != nil {
+		if *days < 1 || *days > 3650 {
+			return n, exit(exitUsage, errors.New("--expires-in-days is 1 to 3650"))
+		}
+		n.ExpiresAt = new(store.TimeOf(now.Add(time.Duration(*days) * 24 * time.Hour)))
 	}
 	return n, nil
 }

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -36,7 +37,7 @@ type auditExportCmd struct {
 	From             string `help:"From the first entry at this time or later: a date (midnight in UTC) or RFC 3339." placeholder:"TIME"`
 	To               string `help:"To the last entry before this time." placeholder:"TIME"`
 	OlderThan        string `help:"Only entries older than this: a number with d, w, mo or y, such as 1y." placeholder:"AGE"`
-	Through          int64  `help:"To the entry with this number." placeholder:"SEQ"`
+	Through          *int64 `help:"To the entry with this number." placeholder:"SEQ"`
 	Project          string `help:"Only entries of this project." placeholder:"SLUG"`
 	Action           string `help:"Only entries of this action." placeholder:"ACTION"`
 	Actor            string `help:"Only entries of this actor." placeholder:"ID"`
@@ -87,6 +88,9 @@ func (e *auditExportCmd) Run(c *call) error {
 			}
 			f.Project = &p
 		}
+		if head, err := s.AuditHead(ctx); err != nil || head.Seq < f.Through {
+			return cmp.Or(err, exit(exitUsage, fmt.Errorf("--through: the newest entry is %d", head.Seq)))
+		}
 		return e.export(ctx, c, cfg, s, f)
 	})
 }
@@ -108,7 +112,7 @@ func (e *auditExportCmd) check(c *call) error {
 		return fmt.Errorf("--outcome is allow, deny or error, not %q", e.Outcome)
 	}
 	switch {
-	case e.Through < 0:
+	case e.Through != nil && *e.Through < 1:
 		return errors.New("--through counts from 1")
 	case e.OlderThan != "" && e.To != "":
 		return errors.New("--older-than and --to both say where the export ends; give one")
@@ -116,7 +120,7 @@ func (e *auditExportCmd) check(c *call) error {
 		return errors.New("--yes and --accept-unprovable belong to --delete")
 	case !e.Delete:
 		return nil
-	case e.OlderThan == "" && e.Through == 0:
+	case e.OlderThan == "" && e.Through == nil:
 		return errors.New("--delete takes --older-than or --through, so that nobody deletes everything by mistake")
 	case e.From != "" || e.To != "" || e.Project != "" || e.Action != "" || e.Actor != "" || e.Outcome != "":
 		return errors.New("--delete takes entries from the beginning of the log on, all of them: only --older-than and --through can say which")
@@ -137,7 +141,10 @@ func isTerminal(r io.Reader) bool {
 }
 
 func (e *auditExportCmd) filter(now time.Time) (f store.ExportFilter, err error) {
-	f = store.ExportFilter{Action: e.Action, Actor: e.Actor, Outcome: e.Outcome, Through: e.Through}
+	f = store.ExportFilter{Action: e.Action, Actor: e.Actor, Outcome: e.Outcome}
+	if e.Through != nil {
+		f.Through = *e.Through
+	}
 	if f.From, err = when("--from", e.From); err != nil {
 		return f, err
 	}

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -25,7 +26,7 @@ import (
 type auditVerifyCmd struct {
 	From          int64    `help:"Number of the first row to look at." placeholder:"SEQ"`
 	File          string   `help:"Verify an exported file instead: by itself, and against the log if there is a database." placeholder:"EXPORT"`
-	Checkpoint    []string `help:"A signed checkpoint that was kept elsewhere; compare the log with it. May be given more than once." placeholder:"FILE" type:"path"`
+	Checkpoint    []string `help:"A signed checkpoint that was kept elsewhere; compare the log with it. Or a file checkpoints-*.notes of an anchor. May be given more than once." placeholder:"FILE" type:"path"`
 	SinceLast     bool     `help:"Begin behind the newest own checkpoint that agrees."`
 	Restored      bool     `help:"The database is a restored copy: say how far it is behind, instead of ending with 4."`
 	RequireAnchor bool     `help:"End with 3 unless a checkpoint from beyond this machine agrees."`
@@ -115,13 +116,32 @@ func (v *auditVerifyCmd) brought(s *store.Store) ([]audit.Witness, error) {
 		if err != nil {
 			return nil, fmt.Errorf("read checkpoint: %w", err)
 		}
-		cp, err := audit.OpenCheckpoint(string(text), public...)
+		cp, err := openCheckpoint(string(text), public)
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w; if an older secret signed it, give that one in Z4J_AUDIT_SECRETS_PREVIOUS", name, err)
 		}
 		list = append(list, audit.Witness{Checkpoint: cp, Where: "file " + name, Outside: true})
 	}
 	return list, nil
+}
+
+// openCheckpoint reads a checkpoint as it was signed, or the newest in a file of an anchor, which has one in each line, as a
+// string of JSON.
+func openCheckpoint(text string, public []string) (audit.Checkpoint, error) {
+	cp, err := audit.OpenCheckpoint(text, public...)
+	if err == nil {
+		return cp, nil
+	}
+	for line := range strings.Lines(text) {
+		var note string
+		if json.Unmarshal([]byte(line), &note) != nil {
+			continue
+		}
+		if one, bad := audit.OpenCheckpoint(note, public...); bad == nil && (err != nil || one.Size > cp.Size) {
+			cp, err = one, nil
+		}
+	}
+	return cp, err
 }
 
 // shownRanges is how many unprovable ranges and checkpoints are printed; --json has more.

@@ -106,6 +106,9 @@ func (b *backupCreateCmd) options(ctx context.Context, c *call, cfg *config.Conf
 			return o, err
 		}
 	}
+	if err := store.MayLeaveOut(b.Without); err != nil {
+		return o, fmt.Errorf("--without: %w", err)
+	}
 	o.Version, o.Now, o.Log, o.Without, o.Unverified = c.version, time.Now, slog.New(slog.NewTextHandler(c.stderr, nil)), b.Without, b.NoVerify
 	if b.Tmp != "" {
 		o.TempDir = b.Tmp
