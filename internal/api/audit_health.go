@@ -94,13 +94,15 @@ func (h *AuditHealth) Refresh(ctx context.Context) error {
 		return err
 	}
 	h.mu.Lock()
-	was := h.state.Broken
+	was := h.state
 	h.state = state
 	h.mu.Unlock()
 	switch {
-	case state.Broken != nil && was == nil:
+	case state.Broken != nil && was.Broken == nil:
 		h.log.ErrorContext(ctx, "audit log is broken", "result", state.Broken.Result, "why", state.Broken.Why(), "since", state.BrokenSince.String())
-	case state.Broken == nil && was != nil:
+	case state.Last == nil && was.Last != nil:
+		h.log.InfoContext(ctx, "another history of the audit log began, which no verification has looked at yet")
+	case state.Broken == nil && was.Broken != nil:
 		h.log.InfoContext(ctx, "audit log is whole again")
 	}
 	return nil

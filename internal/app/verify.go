@@ -37,7 +37,10 @@ func (b *Brain) verifyAudit(ctx context.Context) error {
 	if !due {
 		return nil
 	}
-	began := b.Now()
+	began, err := b.Store.BeginVerification(ctx)
+	if err != nil {
+		return err
+	}
 	witnesses, err := b.custody.Witnesses(ctx)
 	if err != nil {
 		return err
@@ -46,12 +49,11 @@ func (b *Brain) verifyAudit(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	found := store.VerifiedOf(&report, store.TimeOf(began), store.TimeOf(b.Now()))
-	next := state.After(found)
-	if err := b.Store.KeepAuditState(ctx, &next); err != nil {
+	was, is, kept, err := b.Store.EndVerification(ctx, began, &report)
+	if err != nil || !kept {
 		return err
 	}
-	b.tellVerified(ctx, &state, &next)
+	b.tellVerified(ctx, &was, &is)
 	return b.audit.Refresh(ctx)
 }
 

@@ -40,6 +40,13 @@ func TestLessonL5ABackupIsOnlyVerifiedIfItsRestoreTakesIt(t *testing.T) {
 
 func (s *site) tampered(t *testing.T, name, want string) {
 	t.Helper()
+	found, err := s.BeginVerification(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, _, _, err := s.EndVerification(t.Context(), found, &audit.Report{First: &audit.Fault{Seq: 2}, Faults: map[audit.Class]int64{audit.Edited: 1}}); err != nil {
+		t.Fatal(err)
+	}
 	made := s.backup(t)
 	if made.Verified || !strings.HasPrefix(made.Reason, "content: ") || !strings.Contains(made.Reason, want) {
 		t.Errorf("%s: backup: got verified %v, reason %q, want it not verified, and why", name, made.Verified, made.Reason)
@@ -61,6 +68,9 @@ func (s *site) tampered(t *testing.T, name, want string) {
 	var said struct{ Accepted string }
 	if err := json.Unmarshal(page.Items[0].Details, &said); err != nil || !strings.Contains(said.Accepted, want) {
 		t.Errorf("%s: recorded: got %s, %v, want what was accepted", name, page.Items[0].Details, err)
+	}
+	if a, err := next.AuditState(t.Context()); err != nil || a.Last != nil {
+		t.Errorf("%s: verifications: got %+v, %v, want those of the live one forgotten", name, a, err)
 	}
 	c := o.Custody(next)
 	if err := errors.Join(c.Examine(t.Context()), c.Watch(t.Context())); err != nil {

@@ -282,12 +282,15 @@ func (n *NewGeneration) entries(h head, g *Generation, held *Hold, void Defused)
 	}}))
 }
 
-// putGeneration notes g as the present one and ends the hold.
+// putGeneration notes g as the present one and ends the hold. What was found of the one before is not known of it.
 func (tx *Tx) putGeneration(ctx context.Context, g *Generation) error {
 	_, err := tx.ExecContext(ctx, `INSERT INTO audit_generations (generation, started, previous, fork, cause) VALUES ($1, $2, $3, $4, $5)`,
 		g.ID, g.Started, g.Previous, g.Fork, g.Cause)
 	if err != nil {
 		return wrap("note generation", err)
+	}
+	if err := tx.forgetAuditState(ctx); err != nil {
+		return err
 	}
 	_, err = tx.ExecContext(ctx, `DELETE FROM audit_hold`)
 	return wrap("end hold", err)

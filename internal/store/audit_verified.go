@@ -31,6 +31,29 @@ type Verified struct {
 	CoveredOutside  *audit.Compared       `json:"covered_outside,omitempty"` // the largest of those beyond the brain's machine
 }
 
+// Verification is a verification of the audit log that is under way.
+type Verification struct {
+	began      Time
+	generation string
+}
+
+// BeginVerification notes of which history a verification speaks.
+func (s *Store) BeginVerification(ctx context.Context) (v Verification, err error) {
+	v.began = TimeOf(s.now())
+	v.generation, err = s.presentGeneration(ctx, s.read)
+	return v, err
+}
+
+// presentGeneration is the history that a table names last. It need not be proved: it only tells that nothing changed.
+func (s *Store) presentGeneration(ctx context.Context, q querier) (generation string, err error) {
+	rows, err := q.QueryContext(ctx, `SELECT generation FROM audit_generations ORDER BY started DESC, generation LIMIT 1`)
+	list, err := collect(rows, err, func(g *string) []any { return []any{g} })
+	if err != nil || len(list) == 0 {
+		return "", wrap("read the newest generation", err)
+	}
+	return list[0], nil
+}
+
 // keptRanges is how many ranges that could not be proved are kept.
 const keptRanges = 20
 
@@ -151,19 +174,55 @@ func (s *Store) AuditState(ctx context.Context) (a AuditState, err error) {
 	if err != nil {
 		return a, err
 	}
-	if err := json.Unmarshal([]byte(text), &a); err != nil {
-		return AuditState{}, nil //nolint:nilerr // somebody else wrote it: nothing is known, which the next verification mends.
-	}
-	return a, nil
+	return auditStateOf(text), nil
 }
 
-// KeepAuditState keeps a for every brain on this database.
-func (s *Store) KeepAuditState(ctx context.Context, a *AuditState) error {
-	text, err := json.Marshal(a)
-	if err != nil {
-		return fmt.Errorf("keep the state of the audit log: %w", err)
+func auditStateOf(text string) (a AuditState) {
+	if json.Unmarshal([]byte(text), &a) != nil {
+		return AuditState{} // somebody else wrote it: nothing is known, which the next verification mends
 	}
-	return s.PutMeta(ctx, auditStateKey, string(text))
+	return a
+}
+
+// EndVerification keeps what v found for every brain on this database, and returns what was known before and is now. A
+// verification of a history that ended while it was under way tells nothing, and is not kept: kept is false.
+func (s *Store) EndVerification(ctx context.Context, v Verification, r *audit.Report) (was, is AuditState, kept bool, err error) {
+	err = s.changeAuditState(ctx, func(tx *Tx, a AuditState) (AuditState, error) {
+		present, err := s.presentGeneration(ctx, tx)
+		was, is, kept = a, a, present == v.generation
+		if kept {
+			is = a.After(VerifiedOf(r, v.began, TimeOf(s.now())))
+		}
+		return is, err
+	})
+	return was, is, kept, err
+}
+
+// changeAuditState changes what is known, one after the other.
+func (s *Store) changeAuditState(ctx context.Context, change func(*Tx, AuditState) (AuditState, error)) error {
+	err := s.transact(ctx, func(tx *Tx) error {
+		_, err := tx.ExecContext(ctx, `INSERT INTO meta (key, value, updated_at) VALUES ($1, '{}', $2)
+			ON CONFLICT (key) DO UPDATE SET updated_at = excluded.updated_at`, auditStateKey, tx.now) // locks it
+		if err != nil {
+			return err
+		}
+		text, err := tx.metaText(auditStateKey)(ctx)
+		if err != nil {
+			return err
+		}
+		next, err := change(tx, auditStateOf(text))
+		if err != nil {
+			return err
+		}
+		return tx.putMeta(ctx, auditStateKey, next)
+	})
+	return wrap("keep the state of the audit log", err)
+}
+
+// forgetAuditState drops what verifications found: it was of another history.
+func (tx *Tx) forgetAuditState(ctx context.Context) error {
+	_, err := tx.ExecContext(ctx, `DELETE FROM meta WHERE key = $1`, auditStateKey)
+	return wrap("forget the state of the audit log", err)
 }
 
 // AuditSize returns how many rows the audit log has, holes included.

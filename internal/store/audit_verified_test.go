@@ -114,6 +114,35 @@ func TestAuditStateDue(t *testing.T) {
 	}
 }
 
+// edited is the report of a full verification that found a fault.
+func edited(seq int64) *audit.Report {
+	return &audit.Report{Exist: 9, Checked: 9, From: 1, To: 9, First: &audit.Fault{Seq: seq, Class: audit.Edited, Why: "it was"}, Faults: map[audit.Class]int64{audit.Edited: 1}}
+}
+
+// proved is the report of a verification behind a checkpoint, or of every row if since is 0.
+func proved(since int64) *audit.Report {
+	return &audit.Report{Exist: 9, Checked: 9, From: since + 1, To: 9, Since: since}
+}
+
+// end ends a verification of s.
+func end(t *testing.T, s *store.Store, v store.Verification, r *audit.Report) (was, is store.AuditState, kept bool) {
+	t.Helper()
+	was, is, kept, err := s.EndVerification(t.Context(), v, r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return was, is, kept
+}
+
+func begin(t *testing.T, s *store.Store) store.Verification {
+	t.Helper()
+	v, err := s.BeginVerification(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return v
+}
+
 // TestAuditStateIsKept: every brain on a database tells the same, and what somebody else wrote there is no obstacle.
 func TestAuditStateIsKept(t *testing.T) {
 	storetest.EachURL(t, func(t *testing.T, url string) {
@@ -121,19 +150,47 @@ func TestAuditStateIsKept(t *testing.T) {
 		if a, err := s.AuditState(t.Context()); err != nil || a.Last != nil {
 			t.Errorf("before the first: %+v, %v; want nothing", a, err)
 		}
-		want := store.AuditState{}.After(found(1, true, 1)).After(found(2, false, 3, unprovable(3, 4)))
-		if err := s.KeepAuditState(t.Context(), &want); err != nil {
-			t.Fatal(err)
+		end(t, s, begin(t, s), edited(7))
+		was, is, kept := end(t, storetest.Open(t, url), begin(t, s), proved(4))
+		if !kept || was.Last.Exit != audit.ExitTampered || is.Last.Exit != audit.ExitProved || is.Broken == nil {
+			t.Errorf("another verification: was %+v, is %+v, kept %t; want the one after the other", was, is, kept)
 		}
 		got, err := storetest.Open(t, url).AuditState(t.Context())
-		if err != nil || got.Broken == nil || got.Broken.First.Seq != 7 || !got.BrokenSince.Equal(want.BrokenSince.Time) || got.Last.Unprovable[0].To != 4 {
-			t.Errorf("another brain reads %+v, %v; want %+v", got, err, want)
+		if err != nil || got.Broken == nil || got.Broken.First.Seq != 7 || !got.BrokenSince.Equal(is.BrokenSince.Time) || got.Last.From != 5 {
+			t.Errorf("another brain reads %+v, %v; want %+v", got, err, is)
 		}
 		if err := s.PutMeta(t.Context(), "audit_verification", "{"); err != nil {
 			t.Fatal(err)
 		}
 		if a, err := s.AuditState(t.Context()); err != nil || a.Last != nil {
 			t.Errorf("what is no state: %+v, %v; want nothing, and no error", a, err)
+		}
+		if _, is, kept := end(t, s, begin(t, s), proved(0)); !kept || is.Full == nil {
+			t.Errorf("after what is no state: %+v, kept %t; want the new one", is, kept)
+		}
+	})
+}
+
+// TestAuditStateEndsWithItsHistory: what was found before a roll-back was acknowledged or a backup restored is said of
+// another log, also by a verification that was under way.
+func TestAuditStateEndsWithItsHistory(t *testing.T) {
+	storetest.Each(t, func(t *testing.T, s *store.Store) {
+		end(t, s, begin(t, s), edited(1))
+		slow := begin(t, s)
+		if _, err := s.StartGeneration(t.Context(), store.NewGeneration{Cause: "acknowledged", Reason: "a test", Fork: 1}); err != nil {
+			t.Fatal(err)
+		}
+		if a, err := s.AuditState(t.Context()); err != nil || a.OK() != nil || a.Result() != "" {
+			t.Errorf("of the new history: %+v, %v; want nothing known", a, err)
+		}
+		if _, _, kept := end(t, s, slow, edited(1)); kept {
+			t.Error("a verification that began before was kept")
+		}
+		if a, err := s.AuditState(t.Context()); err != nil || a.Last != nil {
+			t.Errorf("after a verification of the history before: %+v, %v; want nothing known", a, err)
+		}
+		if due, full := new(store.AuditState).Due(time.Now(), time.Hour, 3); !due || !full {
+			t.Errorf("due %t, full %t; want both", due, full)
 		}
 	})
 }
