@@ -157,13 +157,19 @@ func (v *Verifier) history(g *GenerationTime) {
 	}
 }
 
-// end returns the size at which a generation ended, and whether the log names it. The one that goes on has no end.
+// end returns the size at which a generation ended, and whether the log names it. The one that goes on has no end. None
+// counts further than one that came out of it: a later fork that lies before an earlier one says that that was too high.
 func (v *Verifier) end(id string) (size int64, ended, named bool) {
+	of := id
 	for _, g := range v.generations {
 		named = named || g.id == id
-		if g.previous == id {
-			size, ended = g.fork, true
+		if g.previous != of {
+			continue
 		}
+		if !ended || g.fork < size {
+			size = g.fork
+		}
+		of, ended = g.id, true
 	}
 	return size, ended, named
 }

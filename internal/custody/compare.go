@@ -21,6 +21,7 @@ type opinion struct {
 	standing Standing
 	newest   audit.Checkpoint // that decided; zero for none
 	agreed   audit.Checkpoint // the largest that agrees; zero: none does
+	common   int64            // where it contradicts: both have no more than that in common
 }
 
 // chainState is what the database says of itself.
@@ -56,17 +57,17 @@ func (c *Custody) chain(ctx context.Context) (st chainState, err error) {
 // ask compares an anchor with the database. A local anchor may know no history that the chain does not name.
 func (c *Custody) ask(ctx context.Context, a *post, st *chainState, local bool) (opinion, error) {
 	out := opinion{anchor: a.String()}
-	for i, g := range st.generations {
-		most := int64(math.MaxInt64)
-		if i+1 < len(st.generations) {
-			most = st.generations[i+1].Fork
-		}
+	for _, g := range st.generations {
+		most := st.end(g.ID)
 		notes, err := a.checkpoints(ctx, history{st.instance, g.ID}, most, c.ours(history{st.instance, g.ID}))
 		if err != nil {
 			return out, err
 		}
 		if err := c.weigh(ctx, notes, most, st, g.ID, &out); err != nil {
 			return out, err
+		}
+		if out.standing > Agrees {
+			break // what came out of it is no better
 		}
 	}
 	strange, err := c.strangers(ctx, a, st, local)
@@ -132,6 +133,10 @@ func (c *Custody) weigh(ctx context.Context, notes []string, most int64, st *cha
 			}
 			return nil
 		}
+		out.common = cp.Size - 1
+	}
+	if !newest {
+		out.common = out.agreed.Size // those before these were not looked at
 	}
 	return nil
 }

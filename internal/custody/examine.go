@@ -151,7 +151,7 @@ func (c *Custody) act(ctx context.Context, d Decision, f *finding) error {
 	case NewGeneration:
 		doubt := f.doubt()
 		_, err := s.StartGeneration(ctx, store.NewGeneration{
-			Cause: "failover", Reason: doubt.Reason, Fork: max(doubt.Fork, 0), AnchorSize: doubt.AnchorSize, AnchorRoot: doubt.AnchorRoot, Doubt: &doubt, Place: &f.present,
+			Cause: "failover", Reason: doubt.Reason, Fork: max(doubt.Fork, f.chain.started()), AnchorSize: doubt.AnchorSize, AnchorRoot: doubt.AnchorRoot, Doubt: &doubt, Place: &f.present,
 		})
 		c.o.Log.ErrorContext(ctx, "a failover lost entries of the audit log", "anchor_size", doubt.AnchorSize, "head_seq", f.chain.head.Seq)
 		return err
@@ -234,6 +234,9 @@ func (f *finding) doubt() store.Doubt {
 		d.Count, d.Fork = o.newest.Size-f.chain.head.Seq, o.agreed.Size
 	case o.agreed.Size > 0:
 		d.Fork = o.agreed.Size
+	}
+	if d.Fork >= 0 {
+		d.Fork = f.chain.fork(d.Fork, d.LostSeq)
 	}
 	if f.where != Same {
 		text := "the database is another one than this home knows"

@@ -116,12 +116,27 @@ func (c *Custody) Local(database string) Local {
 
 // end is the size up to which a history counts.
 func (s *chainState) end(generation string) int64 {
-	for i, g := range s.generations[:max(0, len(s.generations)-1)] {
-		if g.ID == generation {
-			return s.generations[i+1].Fork
-		}
+	if size, ended := store.End(s.generations, generation); ended {
+		return size
 	}
 	return math.MaxInt64
+}
+
+// started is the number of the entry that began the present history.
+func (s *chainState) started() int64 {
+	if n := len(s.generations); n > 0 {
+		return s.generations[n-1].Started
+	}
+	return 0
+}
+
+// fork is where a history comes out of the present one, as far as somebody knows: behind the entry that began that one,
+// which is there. Unless what is lost is older: then a history before it was said to go further than it does.
+func (s *chainState) fork(known, lost int64) int64 {
+	if lost > 0 && lost < s.started() {
+		return min(known, lost-1)
+	}
+	return max(known, s.started())
 }
 
 // Checkpoints are those of Witnesses.
@@ -184,10 +199,7 @@ func (c *Custody) Acknowledge(ctx context.Context, a Acknowledgement) (out Ackno
 		return out, err
 	}
 	local, _ := c.askLocal(ctx, &st)
-	fork := local.agreed.Size
-	if held.Fork != nil {
-		fork = *held.Fork
-	}
+	fork := forkOf(&st, held, &local)
 	abandoned, err := c.abandoned(ctx, &st)
 	if err != nil {
 		return out, err
@@ -196,11 +208,11 @@ func (c *Custody) Acknowledge(ctx context.Context, a Acknowledgement) (out Ackno
 	if local.newest.Size > 0 {
 		n.AnchorSize, n.AnchorRoot = local.newest.Size, fmt.Sprintf("%x", local.newest.Root)
 	}
-	out = Acknowledged{Previous: st.current(), Fork: min(fork, st.head.Seq), Defused: !a.NoDefuse, Gone: []Gone{}}
+	out = Acknowledged{Previous: st.current(), Fork: fork, Defused: !a.NoDefuse, Gone: []Gone{}}
 	if !a.NoDefuse {
 		r, gone, err := c.lost(ctx, &st, held, abandoned, a.Without)
 		if err == nil {
-			r.Gap, err = c.gap(ctx, out.Fork, held)
+			r.Gap, err = c.gap(ctx, max(out.Fork, st.started()), held)
 		}
 		if err != nil {
 			return out, fmt.Errorf("find out what was lost: %w", err)
@@ -228,6 +240,30 @@ func (c *Custody) Acknowledge(ctx context.Context, a Acknowledgement) (out Ackno
 		out.Prune = pruned.Through
 	}
 	return out, nil
+}
+
+// forkOf is where the history that ends a hold comes out of the present one: no later than what was found when the hold
+// began, and than what the local anchor says now.
+func forkOf(st *chainState, held *store.Hold, local *opinion) int64 {
+	known, lost := local.agreed.Size, held.LostSeq
+	if held.Fork != nil {
+		known = *held.Fork
+	}
+	switch local.standing {
+	case Unnamed:
+		lost = 0 // its number is none of this history
+	case Behind, Against:
+		known = min(known, local.common)
+		if lost == 0 || local.newest.Size < st.started() {
+			lost = local.newest.Size
+		}
+	case None, Agrees:
+	}
+	fork := min(st.fork(known, lost), st.head.Seq)
+	if held.Entry > 0 {
+		fork = min(fork, held.Entry-1)
+	}
+	return fork
 }
 
 // Looked is how many users and agents are listed to be looked at, at most.

@@ -29,6 +29,7 @@ type lostHistory struct {
 	lost  int64     // how many of the entries that this process saw are gone
 	first seenEntry // of them
 	all   bool      // all that it remembers are gone, perhaps more
+	fork  int64     // the last entry that is of both histories, as far as that can be told; it counts where not all are gone
 }
 
 func (e *lostHistory) Unwrap() error { return ErrHistoryInDoubt }
@@ -53,7 +54,7 @@ func (e *lostHistory) reason() string {
 func (e *lostHistory) doubt() Doubt {
 	d := Doubt{Cause: "lost_entries", Reason: e.reason(), LostSeq: e.seen.seq, LostRowHMAC: e.seen.rowHMAC, LostTS: e.seen.ts, Count: e.lost, Fork: -1}
 	if e.lost > 0 && !e.all {
-		d.Fork = e.first.seq - 1
+		d.Fork = min(e.fork, e.head.seq)
 	}
 	return d
 }
@@ -107,7 +108,7 @@ func (s *Store) missing(ctx context.Context, tx *Tx, newest seenEntry, h head, a
 func (s *Store) failover(ctx context.Context, a *appending, lost *lostHistory) {
 	d := lost.doubt()
 	n := NewGeneration{Cause: "failover", Reason: d.Reason, Fork: d.Fork, Doubt: &d}
-	g := newGeneration(lost.seen.generation, n.Cause)
+	g := newGeneration(cmp.Or(lost.head.generation, lost.seen.generation), n.Cause)
 	g.Fork = d.Fork
 	entries, also := a.entries, a.also
 	first := n.entries(lost.head, &g, nil, Defused{})
@@ -165,6 +166,9 @@ func (s *Store) measureLoss(ctx context.Context, lost *lostHistory, seen []seenE
 	}
 	for _, e := range seen {
 		if there[e.seq] == e.rowHMAC {
+			if lost.lost == 0 {
+				lost.fork = e.seq
+			}
 			continue
 		}
 		if lost.lost == 0 {
@@ -173,7 +177,21 @@ func (s *Store) measureLoss(ctx context.Context, lost *lostHistory, seen []seenE
 		}
 		lost.lost++
 	}
-	return nil
+	if lost.all || lost.lost == 0 {
+		return nil
+	}
+	return s.measureFork(ctx, lost)
+}
+
+// measureFork finds the last entry that is of both histories. It lies between the last seen one that is there and the first
+// that is gone, which others may have filled since: what was made in the place of lost entries was made later than these.
+func (s *Store) measureFork(ctx context.Context, lost *lostHistory) error {
+	var last int64
+	err := s.read.QueryRowContext(ctx, `
+		SELECT coalesce((SELECT seq FROM audit_log WHERE seq > $1 AND seq < $2 AND ts < $3 ORDER BY seq DESC LIMIT 1), 0)`,
+		lost.fork, lost.first.seq, TimeAt(lost.first.ts)).Scan(&last)
+	lost.fork = max(lost.fork, last)
+	return err
 }
 
 // system does a in a transaction of its own.

@@ -16,11 +16,26 @@ type Generation struct {
 	ID       string `json:"generation"`
 	Started  int64  `json:"started"`  // seq of the entry that says so
 	Previous string `json:"previous"` // "" for the first
-	Fork     int64  `json:"fork"`     // the size up to which it and the one before agree
+	Fork     int64  `json:"fork"`     // the size up to which it and the one before agree, and those before that, if they go so far
 	Cause    string `json:"cause"`
 
 	// Abandoned are histories that anchors knew when this one began and the log did not: those of a log that was lost.
 	Abandoned []string `json:"abandoned,omitempty"`
+}
+
+// End returns the size up to which a history of list counts, and whether it ended. None counts further than one that came
+// out of it: a later fork that lies before an earlier one says that the earlier one was too high.
+func End(list []Generation, generation string) (size int64, ended bool) {
+	for _, g := range list {
+		if g.Previous != generation || generation == "" {
+			continue
+		}
+		if !ended || g.Fork < size {
+			size = g.Fork
+		}
+		generation, ended = g.ID, true
+	}
+	return size, ended
 }
 
 const generationColumns = `generation, started, coalesce(previous, ''), coalesce(fork, 0), cause`

@@ -176,18 +176,22 @@ func (s *Store) PutHold(ctx context.Context, d Doubt) error {
 		return err
 	}
 	a := appending{key: s.chain.signer(), doubted: true, anew: true}
+	entry := int64(0)
 	a.entries = func(h head) []audit.Entry {
+		d.Fork = min(d.Fork, h.seq) // none agrees with another beyond its own head
 		if stands != nil {
+			if entry = stands.Entry; entry > 0 {
+				d.Fork = min(d.Fork, entry-1)
+			}
 			return nil
 		}
 		return []audit.Entry{audit.New(d.facts(h))}
 	}
 	a.also = func(tx *Tx, rows []sealed) error {
-		seq := int64(0)
 		if len(rows) > 0 {
-			seq = rows[len(rows)-1].row.Seq
+			entry = rows[len(rows)-1].row.Seq
 		}
-		return tx.putHold(ctx, &d, seq)
+		return tx.putHold(ctx, &d, entry)
 	}
 	err = s.beginIfWiped(ctx, &a)
 	if err == nil {

@@ -158,10 +158,8 @@ func (j *FileJoiner) place(e *audit.Exported) {
 
 // fork is where a generation ended, 0 if it did not.
 func (j *FileJoiner) fork(generation string) int64 {
-	for _, g := range j.generations {
-		if g.Previous == generation && generation != "" {
-			return max(g.Fork, 1)
-		}
+	if size, ended := End(j.generations, generation); ended {
+		return max(size, 1)
 	}
 	return 0
 }
