@@ -44,15 +44,16 @@ type Brain struct {
 	Options
 	Store *store.Store
 
-	url     string
-	holder  string
-	audit   *api.AuditHealth
-	backups *backup.Brain
-	counts  *metrics.Metrics
-	stops   []stop
-	failed  chan error
-	once    sync.Once
-	stopAt  error
+	url      string
+	holder   string
+	audit    *api.AuditHealth
+	verified store.AuditState // as it was when the brain started
+	backups  *backup.Brain
+	counts   *metrics.Metrics
+	stops    []stop
+	failed   chan error
+	once     sync.Once
+	stopAt   error
 
 	horizons horizons
 
@@ -109,6 +110,7 @@ func Start(ctx context.Context, o Options) (_ *Brain, err error) {
 	if err := b.audit.Refresh(ctx); err != nil { // a log that is broken is told; it stops nothing
 		b.Log.WarnContext(ctx, "what verifications found is unknown", "err", err)
 	}
+	b.verified = b.audit.State()
 
 	if err := b.startHorizons(ctx); err != nil {
 		return nil, err

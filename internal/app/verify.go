@@ -2,6 +2,7 @@ package app
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"github.com/z4j-go/z4j/internal/audit"
@@ -10,8 +11,13 @@ import (
 	"github.com/z4j-go/z4j/internal/store"
 )
 
-// verifyLook is how often it is asked whether a verification is due: another brain may have done the last.
-const verifyLook = time.Minute
+const (
+	// verifyLook is how often it is asked whether a verification is due: another process may have done the last, or found fault.
+	verifyLook = 15 * time.Second
+
+	// verifyRest is after each page of a thousand rows: a hundred thousand a second are looked at at most.
+	verifyRest = 10 * time.Millisecond
+)
 
 // verifications are the jobs that verify the audit log, on one brain at a time, and that tell every brain what was found.
 func (b *Brain) verifications() []jobs.Job {
@@ -33,7 +39,7 @@ func (b *Brain) verifyAudit(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	due, full := state.Due(b.Now(), b.Config.Audit.VerifyInterval, rows)
+	due, full := state.Due(b.Now(), b.Config.Audit.VerifyInterval, rows, !state.Seen(&b.verified))
 	if !due {
 		return nil
 	}
@@ -45,21 +51,21 @@ func (b *Brain) verifyAudit(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	report, err := b.Store.VerifyAudit(ctx, store.VerifyOptions{SinceLast: !full, Workers: 1, Witnesses: witnesses})
+	report, err := b.Store.VerifyAudit(ctx, store.VerifyOptions{SinceLast: !full, Workers: 1, Rest: verifyRest, Witnesses: witnesses})
 	if err != nil {
 		return err
 	}
-	was, is, kept, err := b.Store.EndVerification(ctx, began, &report)
+	_, is, kept, err := b.Store.EndVerification(ctx, began, &report)
 	if err != nil || !kept {
 		return err
 	}
-	b.tellVerified(ctx, &was, &is)
+	b.tellVerified(ctx, &is)
 	return b.audit.Refresh(ctx)
 }
 
 // tellVerified logs what the newest verification found, and records when that turned. A log that takes no entry is told
 // by health already.
-func (b *Brain) tellVerified(ctx context.Context, was, is *store.AuditState) {
+func (b *Brain) tellVerified(ctx context.Context, is *store.AuditState) {
 	v := is.Last
 	took := v.Ended.Sub(v.Began.Time)
 	switch {
@@ -70,17 +76,28 @@ func (b *Brain) tellVerified(ctx context.Context, was, is *store.AuditState) {
 	default:
 		b.Log.DebugContext(ctx, "audit log verified", "from", v.From, "to", v.To, "full", v.Full, "took", took)
 	}
-	before, after := was.Result(), is.Result()
-	if before == after || before == "" && after == audit.Verdict(audit.ExitProved) {
+	before, after := is.Recorded, is.Result() // what a command found is recorded here, too
+	if before == after {
 		return
 	}
-	err := b.Store.Update(ctx, func(tx *store.Tx) error {
-		tx.Record(turned(before, is))
-		return nil
-	})
+	err := b.recordTurn(ctx, before, is)
+	if err == nil {
+		err = b.Store.AuditTurnRecorded(ctx, after)
+	}
 	if err != nil {
 		b.Log.WarnContext(ctx, "turn of the audit log not recorded", "before", before, "after", after, "err", err)
 	}
+}
+
+// recordTurn records what is found now, but for a log that is proved as it was from the beginning.
+func (b *Brain) recordTurn(ctx context.Context, before string, is *store.AuditState) error {
+	if before == "" && is.Result() == audit.Verdict(audit.ExitProved) {
+		return nil
+	}
+	return b.Store.Update(ctx, func(tx *store.Tx) error {
+		tx.Record(turned(before, is))
+		return nil
+	})
 }
 
 // turned is the entry that says that the verifications find something else than before.
@@ -112,4 +129,22 @@ func (b *Brain) auditChain() (metrics.AuditChain, bool) {
 		out.Unproved = a.Full.UnprovableRows
 	}
 	return out, true
+}
+
+// KeepVerified keeps what a command found for the brains on the database, which tell it. A fault makes them look for themselves
+// at once. What did not look at every row as a brain does, which is as says, tells only that.
+func KeepVerified(ctx context.Context, s *store.Store, v store.Verification, r *audit.Report, as bool) error {
+	code := r.Exit()
+	if errors.Is(s.AuditErr(), store.ErrAuditKeyUnknown) && code == audit.ExitUnprovable {
+		return nil // it is the command that lacks a secret
+	}
+	if as {
+		if _, _, _, err := s.EndVerification(ctx, v, r); err != nil {
+			return err
+		}
+	}
+	if code == audit.ExitTampered || as && code == audit.ExitBehind {
+		return s.WantVerification(ctx)
+	}
+	return nil
 }

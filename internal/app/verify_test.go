@@ -109,6 +109,29 @@ func TestLessonL8ATamperedRowIsToldEverywhere(t *testing.T) {
 	})
 }
 
+// TestLessonL8AStartLooksAtEveryRow: a row that was changed while no brain ran, before the last checkpoint, is told soon after
+// the start, however long the interval is.
+func TestLessonL8AStartLooksAtEveryRow(t *testing.T) {
+	storetest.EachURL(t, func(t *testing.T, url string) {
+		first := apptest.Start(t, apptest.Options{Database: url})
+		apptest.Until(t, "the first verification", func() bool { h := healthOf(first); return h.is(true) })
+		on := ""
+		if first.Store.Dialect() == "postgres" {
+			on = " ON audit_log"
+		}
+		stopBrain(t, first)
+		db := storetest.DB(t, url)
+		for _, text := range []string{`DROP TRIGGER audit_log_update` + on, `UPDATE audit_log SET target_label = 'x' WHERE seq = 2`} {
+			if _, err := db.ExecContext(t.Context(), text); err != nil {
+				t.Fatalf("%s: %v", text, err)
+			}
+		}
+		second := apptest.Start(t, apptest.Options{Database: url})
+		apptest.Until(t, "it is told", func() bool { h := healthOf(second); return h.is(false) })
+		apptest.Until(t, "it is recorded", func() bool { return len(turns(t, second)) == 1 })
+	})
+}
+
 // turns lists the entries about verifications, the oldest first: outcome, previous result, result, first bad row.
 func turns(t *testing.T, b *apptest.Brain) (out []string) {
 	t.Helper()

@@ -308,18 +308,24 @@ func (o *Options) verify(ctx context.Context, r *Result, identities []age.Identi
 	case report.SHA256 != r.SHA256:
 		return fmt.Errorf("%w: SHA-256 is %s, and %s was written", ErrDamaged, report.SHA256, r.SHA256)
 	}
-	r.findings(ctx, &report, o.Log)
+	o.findings(ctx, r, &report)
 	return nil
 }
 
 // findings tells what a verification found in the database itself: an archive of it is as good as it, and is kept, but a
 // restore refuses it unless that is accepted, so it does not count as verified.
-func (r *Result) findings(ctx context.Context, report *Report, log *slog.Logger) {
+func (o *Options) findings(ctx context.Context, r *Result, report *Report) {
+	log := o.Log
 	for _, one := range report.Disagree {
 		log.WarnContext(ctx, "the backup holds what the database holds, and that contradicts itself", "backup", r.ID, "what", one)
 	}
 	if code := report.Audit.Exit(); code != audit.ExitProved {
 		log.ErrorContext(ctx, "the audit log in the backup is not proved: run z4j-brain audit verify", "backup", r.ID, "exit_code", code)
+		if code != audit.ExitUnprovable { // the brains look at once, and tell it
+			if err := o.Store.WantVerification(ctx); err != nil {
+				log.WarnContext(ctx, "verification of the audit log not asked for", "err", err)
+			}
+		}
 	}
 	if fault := report.Fault(); fault != "" {
 		r.Reason = "content: " + fault

@@ -47,7 +47,14 @@ func (s *site) tampered(t *testing.T, name, want string) {
 	if _, _, _, err := s.EndVerification(t.Context(), found, &audit.Report{First: &audit.Fault{Seq: 2}, Faults: map[audit.Class]int64{audit.Edited: 1}}); err != nil {
 		t.Fatal(err)
 	}
+	before, err := s.AuditState(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
 	made := s.backup(t)
+	if after, err := s.AuditState(t.Context()); err != nil || (after.Wanted > before.Wanted) != (name == "an audit entry") {
+		t.Errorf("%s: a verification is wanted %d times, and %d before, %v, want one more for a fault of the log alone", name, after.Wanted, before.Wanted, err)
+	}
 	if made.Verified || !strings.HasPrefix(made.Reason, "content: ") || !strings.Contains(made.Reason, want) {
 		t.Errorf("%s: backup: got verified %v, reason %q, want it not verified, and why", name, made.Verified, made.Reason)
 	}

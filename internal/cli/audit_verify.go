@@ -36,7 +36,8 @@ type auditVerifyCmd struct {
 // Help is shown by `audit verify --help`.
 func (auditVerifyCmd) Help() string {
 	return `Reads every row from the first that was not pruned to the last, never a sample. Old secrets are taken from
-Z4J_AUDIT_SECRETS_PREVIOUS.
+Z4J_AUDIT_SECRETS_PREVIOUS. What is found health, metrics, check and status tell as well, but for --from, --since-last, --restored,
+--require-anchor and --checkpoint; if it is a fault, a running brain looks for itself at once.
 
 Exit codes: 0 every row is proved; 1 tampered; 2 wrong arguments or settings; 3 not provable (a secret is missing, there is
 no row, rows could not be read, or no anchor with --require-anchor); 4 behind or against what was remembered elsewhere.`
@@ -80,7 +81,7 @@ func (v *auditVerifyCmd) Run(c *call) (err error) {
 		return exit(audit.ExitUnprovable, err)
 	}
 	witnesses = append(witnesses, anchored...)
-	report, err := s.VerifyAudit(ctx, store.VerifyOptions{
+	report, err := v.verify(ctx, c, s, store.VerifyOptions{
 		From: v.From, SinceLast: v.SinceLast, Witnesses: witnesses, Restored: v.Restored, Anchored: v.RequireAnchor, Progress: c.progress("verified"),
 	})
 	if err != nil {
@@ -92,6 +93,23 @@ func (v *auditVerifyCmd) Run(c *call) (err error) {
 		return errors.Join(printJSON(c.stdout, out), quietly(code))
 	}
 	return errors.Join(out.show(c.stdout), quietly(code))
+}
+
+// verify verifies, and lets the brains know what was found.
+func (v *auditVerifyCmd) verify(ctx context.Context, c *call, s *store.Store, o store.VerifyOptions) (audit.Report, error) {
+	began, err := s.BeginVerification(ctx)
+	if err != nil {
+		return audit.Report{}, err
+	}
+	report, err := s.VerifyAudit(ctx, o)
+	if err != nil {
+		return report, err
+	}
+	asBrain := v.From == 0 && !v.SinceLast && !v.Restored && !v.RequireAnchor && len(v.Checkpoint) == 0
+	if err := app.KeepVerified(ctx, s, began, &report, asBrain); err != nil {
+		fmt.Fprintln(c.stderr, "z4j-brain: warning: what was found is not told to the brain:", err)
+	}
+	return report, nil
 }
 
 // verifiedLog is what a verification tells.

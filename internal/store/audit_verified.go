@@ -35,12 +35,17 @@ type Verified struct {
 type Verification struct {
 	began      Time
 	generation string
+	wanted     int64
 }
 
 // BeginVerification notes of which history a verification speaks.
 func (s *Store) BeginVerification(ctx context.Context) (v Verification, err error) {
 	v.began = TimeOf(s.now())
-	v.generation, err = s.presentGeneration(ctx, s.read)
+	if v.generation, err = s.presentGeneration(ctx, s.read); err != nil {
+		return v, err
+	}
+	a, err := s.AuditState(ctx)
+	v.wanted = a.Wanted
 	return v, err
 }
 
@@ -92,6 +97,10 @@ type AuditState struct {
 	Full        *Verified `json:"full"`         // the newest of every row
 	Broken      *Verified `json:"broken"`       // the newest that found fault, until one of every row finds none
 	BrokenSince *Time     `json:"broken_since"` // when fault was found first
+
+	Wanted   int64  `json:"wanted,omitempty"`   // how often somebody wanted every row to be looked at
+	Looked   int64  `json:"looked,omitempty"`   // of these, what was done
+	Recorded string `json:"recorded,omitempty"` // the result that the log itself tells
 }
 
 // OK reports whether no fault is known; nil before the first verification.
@@ -148,9 +157,10 @@ func (v *Verified) leftOut(f *audit.Fault) bool {
 	return v.UnprovableRows > 0 && len(v.Unprovable) == keptRanges
 }
 
-// Due reports whether the log is to be verified at now, and whether in full: daily, or weekly from ten million rows on, and
-// every time while it is broken.
-func (a *AuditState) Due(now time.Time, interval time.Duration, rows int64) (due, full bool) {
+// Due reports whether the log is to be verified at now, and whether in full: daily, or weekly from ten million rows on,
+// every time while it is broken, whenever somebody found fault, and after a start, which is unseen until every row was looked
+// at since. Of ten million rows a start wants that daily at most.
+func (a *AuditState) Due(now time.Time, interval time.Duration, rows int64, unseen bool) (due, full bool) {
 	const day, many = 24 * time.Hour, 10_000_000
 	past := func(v *Verified, d time.Duration) bool {
 		return v == nil || now.Sub(v.Ended.Time) >= d || now.Before(v.Ended.Time)
@@ -159,8 +169,16 @@ func (a *AuditState) Due(now time.Time, interval time.Duration, rows int64) (due
 	if rows >= many {
 		most = 7 * day
 	}
+	if a.Wanted > a.Looked || unseen && (rows < many || past(a.Full, day)) {
+		return true, true
+	}
 	due = past(a.Last, interval)
 	return due, due && (past(a.Full, most) || a.Broken != nil && rows < many)
+}
+
+// Seen reports whether a verification of every row ended since a was read as before.
+func (a *AuditState) Seen(before *AuditState) bool {
+	return a.Full != nil && (before.Full == nil || !a.Full.Ended.Equal(before.Full.Ended.Time))
 }
 
 const auditStateKey = "audit_verification"
@@ -193,9 +211,28 @@ func (s *Store) EndVerification(ctx context.Context, v Verification, r *audit.Re
 		if kept {
 			is = a.After(VerifiedOf(r, v.began, TimeOf(s.now())))
 		}
+		if kept && is.Last.Full {
+			is.Looked = max(is.Looked, v.wanted)
+		}
 		return is, err
 	})
 	return was, is, kept, err
+}
+
+// WantVerification makes a verification of every row due at once, because somebody found fault.
+func (s *Store) WantVerification(ctx context.Context) error {
+	return s.changeAuditState(ctx, func(_ *Tx, a AuditState) (AuditState, error) {
+		a.Wanted++
+		return a, nil
+	})
+}
+
+// AuditTurnRecorded notes which result the log itself tells.
+func (s *Store) AuditTurnRecorded(ctx context.Context, result string) error {
+	return s.changeAuditState(ctx, func(_ *Tx, a AuditState) (AuditState, error) {
+		a.Recorded = result
+		return a, nil
+	})
 }
 
 // changeAuditState changes what is known, one after the other.

@@ -77,9 +77,11 @@ func TestAuditStateAfter(t *testing.T) {
 	}
 }
 
-// TestAuditStateDue: behind a checkpoint every interval, in full daily or, for many rows, weekly; a broken log always in full.
+// TestAuditStateDue: behind a checkpoint every interval, in full daily or, for many rows, weekly; a broken log always in full,
+// and at once after a start and when somebody found fault.
 func TestAuditStateDue(t *testing.T) {
 	const many = 10_000_000
+	last := found(0, true, 0)
 	after := func(list ...store.Verified) (a store.AuditState) {
 		for _, v := range list {
 			a = a.After(v)
@@ -91,25 +93,54 @@ func TestAuditStateDue(t *testing.T) {
 		state     store.AuditState
 		hour      int
 		rows      int64
+		unseen    bool
 		due, full bool
 	}{
-		{"never yet", after(), 0, 5, true, true},
-		{"just now", after(found(0, true, 0)), 0, 5, false, false},
-		{"before the interval ended", after(found(0, true, 0)), 1, 5, false, false},
-		{"when it ended", after(found(0, true, 0)), 2, 5, true, false},
-		{"a day later", after(found(0, true, 0), found(23, false, 0)), 25, 5, true, true},
-		{"a day later, within the interval", after(found(0, true, 0), found(23, false, 0)), 24, 5, false, false},
-		{"a day later, of many rows", after(found(0, true, 0), found(23, false, 0)), 25, many, true, false},
-		{"a week later, of many rows", after(found(0, true, 0), found(167, false, 0)), 169, many, true, true},
-		{"only ever behind a checkpoint", after(found(0, false, 0)), 2, 5, true, true},
-		{"it is broken", after(found(0, true, 1)), 2, 5, true, true},
-		{"it is broken, and the interval is not over", after(found(0, true, 1)), 1, 5, false, false},
-		{"it is broken and has many rows", after(found(0, true, 1)), 2, many, true, false},
-		{"the clock was set back", after(found(5, true, 0)), 3, 5, true, true},
+		{"never yet", after(), 0, 5, false, true, true},
+		{"just now", after(found(0, true, 0)), 0, 5, false, false, false},
+		{"before the interval ended", after(found(0, true, 0)), 1, 5, false, false, false},
+		{"when it ended", after(found(0, true, 0)), 2, 5, false, true, false},
+		{"a day later", after(found(0, true, 0), found(23, false, 0)), 25, 5, false, true, true},
+		{"a day later, within the interval", after(found(0, true, 0), found(23, false, 0)), 24, 5, false, false, false},
+		{"a day later, of many rows", after(found(0, true, 0), found(23, false, 0)), 25, many, false, true, false},
+		{"a week later, of many rows", after(found(0, true, 0), found(167, false, 0)), 169, many, false, true, true},
+		{"only ever behind a checkpoint", after(found(0, false, 0)), 2, 5, false, true, true},
+		{"it is broken", after(found(0, true, 1)), 2, 5, false, true, true},
+		{"it is broken, and the interval is not over", after(found(0, true, 1)), 1, 5, false, false, false},
+		{"it is broken and has many rows", after(found(0, true, 1)), 2, many, false, true, false},
+		{"the clock was set back", after(found(5, true, 0)), 3, 5, false, true, true},
+		{"a start just after one", after(found(0, true, 0)), 0, 5, true, true, true},
+		{"a start soon after one of many rows", after(found(0, true, 0)), 1, many, true, false, false},
+		{"a start long after one of many rows", after(found(0, true, 0), found(24, false, 0)), 24, many, true, true, true},
+		{"somebody found fault", store.AuditState{Last: &last, Full: &last, Wanted: 2, Looked: 1}, 0, many, false, true, true},
+		{"what somebody found was looked at", store.AuditState{Last: &last, Full: &last, Wanted: 2, Looked: 2}, 0, 5, false, false, false},
 	} {
 		now := found(tt.hour, true, 0).Ended.Time
-		if due, full := tt.state.Due(now, 2*time.Hour, tt.rows); due != tt.due || full != tt.full {
+		if due, full := tt.state.Due(now, 2*time.Hour, tt.rows, tt.unseen); due != tt.due || full != tt.full {
 			t.Errorf("%s: due %t, in full %t; want %t, %t", tt.name, due, full, tt.due, tt.full)
+		}
+	}
+}
+
+// TestAuditStateSeen: of the brains that start on a database one looks at every row, and the others see that.
+func TestAuditStateSeen(t *testing.T) {
+	var none store.AuditState
+	one := none.After(found(0, true, 0))
+	part, two := one.After(found(1, false, 0)), one.After(found(1, true, 0))
+	for _, tt := range []struct {
+		name       string
+		before, is store.AuditState
+		want       bool
+	}{
+		{"nothing yet", none, none, false},
+		{"the first", none, one, true},
+		{"the same as at the start", one, one, false},
+		{"behind a checkpoint", one, part, false},
+		{"another brain's", one, two, true},
+		{"forgotten", one, none, false},
+	} {
+		if got := tt.is.Seen(&tt.before); got != tt.want {
+			t.Errorf("%s: got %t, want %t", tt.name, got, tt.want)
 		}
 	}
 }
@@ -171,6 +202,32 @@ func TestAuditStateIsKept(t *testing.T) {
 	})
 }
 
+// TestAuditStateWanted: a fault that somebody found is looked for in every row by a verification that begins after that.
+func TestAuditStateWanted(t *testing.T) {
+	storetest.Each(t, func(t *testing.T, s *store.Store) {
+		wanted := func() bool {
+			a, err := s.AuditState(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			return a.Wanted > a.Looked
+		}
+		slow := begin(t, s)
+		if err := s.WantVerification(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if end(t, s, slow, proved(0)); !wanted() {
+			t.Error("one that began before: nothing is wanted any more, want that it goes on")
+		}
+		if end(t, s, begin(t, s), proved(4)); !wanted() {
+			t.Error("one behind a checkpoint: nothing is wanted any more, want that it goes on")
+		}
+		if end(t, s, begin(t, s), proved(0)); wanted() {
+			t.Error("one of every row: it is wanted still")
+		}
+	})
+}
+
 // TestAuditStateEndsWithItsHistory: what was found before a roll-back was acknowledged or a backup restored is said of
 // another log, also by a verification that was under way.
 func TestAuditStateEndsWithItsHistory(t *testing.T) {
@@ -189,7 +246,7 @@ func TestAuditStateEndsWithItsHistory(t *testing.T) {
 		if a, err := s.AuditState(t.Context()); err != nil || a.Last != nil {
 			t.Errorf("after a verification of the history before: %+v, %v; want nothing known", a, err)
 		}
-		if due, full := new(store.AuditState).Due(time.Now(), time.Hour, 3); !due || !full {
+		if due, full := new(store.AuditState).Due(time.Now(), time.Hour, 3, false); !due || !full {
 			t.Errorf("due %t, full %t; want both", due, full)
 		}
 	})

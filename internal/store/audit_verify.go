@@ -7,6 +7,7 @@ import (
 	"runtime"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/z4j-go/z4j/internal/audit"
 )
@@ -22,6 +23,7 @@ type VerifyOptions struct {
 	Anchored    bool               // a checkpoint from beyond the brain's machine has to agree
 	Restored    bool               // the log is a copy: checkpoints beyond its end are no fault
 	Workers     int                // how many rows are looked at at once; 0: as many as there are processors
+	Rest        time.Duration      // of each worker after a page, so that a verification in the background leaves room
 	Progress    func(checked, total int64)
 }
 
@@ -67,6 +69,7 @@ type verification struct {
 	store    *Store
 	v        *audit.Verifier
 	workers  int
+	rest     time.Duration
 	progress func(checked, total int64)
 
 	after, total, done int64
@@ -85,7 +88,7 @@ func (s *Store) newVerification(ctx context.Context, o VerifyOptions) (*verifica
 		}
 		keys = append(slices.Clip(keys), k)
 	}
-	w := &verification{store: s, v: audit.NewVerifier(keys), workers: min(runtime.GOMAXPROCS(0), mostWorkers), progress: o.Progress}
+	w := &verification{store: s, v: audit.NewVerifier(keys), workers: min(runtime.GOMAXPROCS(0), mostWorkers), rest: o.Rest, progress: o.Progress}
 	if o.Workers > 0 {
 		w.workers = min(o.Workers, mostWorkers)
 	}
@@ -235,6 +238,7 @@ func (w *verification) walk(ctx context.Context) error {
 				}
 				p.err = w.store.checkPage(ctx, c, p)
 				close(p.ready)
+				w.pause(ctx)
 			}
 		})
 	}
@@ -251,6 +255,19 @@ func (w *verification) walk(ctx context.Context) error {
 		spare <- p.rows[:0]
 	}
 	return <-ended
+}
+
+// pause is between two pages of a worker.
+func (w *verification) pause(ctx context.Context) {
+	if w.rest <= 0 {
+		return
+	}
+	timer := time.NewTimer(w.rest)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-ctx.Done():
+	}
 }
 
 // take gives a page to the walk.
