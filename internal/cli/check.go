@@ -109,6 +109,9 @@ func (c *call) check(ctx context.Context) []finding {
 	case errors.Is(err, store.ErrForeignSecret), errors.Is(err, config.ErrSecrets):
 		add("secrets", exitSettings, "", err)
 		return found
+	case errors.Is(err, errNoFile):
+		add("database", exitDatabase, "", err)
+		return found
 	case errors.Is(err, store.ErrNoSchema), errors.Is(err, store.ErrFutureSchema), errors.Is(err, store.ErrOldSchema), errors.Is(err, errNoDatabase):
 		add("database", exitDatabase, cfg.Database.URL.String(), nil)
 		add("schema", exitSchema, "", err)

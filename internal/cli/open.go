@@ -17,12 +17,15 @@ import (
 // errNoDatabase says that there is nothing to work on.
 var errNoDatabase = errors.New("no database")
 
+// errNoFile is an errNoDatabase of a file that is not there.
+var errNoFile = fmt.Errorf("%w", errNoDatabase)
+
 // openStore opens the database for a management command: it makes no database, no secret and, unless migrate says so, no
 // change to the schema.
 func (c *call) openStore(ctx context.Context, cfg *config.Config, migrate bool) (*store.Store, error) {
 	if d := cfg.Database.URL; d.IsSQLite() {
 		if _, err := os.Stat(d.Path()); errors.Is(err, fs.ErrNotExist) {
-			return nil, fmt.Errorf("%w at %s: start `z4j-brain serve` once, or name the right one with Z4J_HOME or Z4J_DATABASE_URL", errNoDatabase, d)
+			return nil, fmt.Errorf("%w at %s: start `z4j-brain serve` once, or name the right one with Z4J_HOME or Z4J_DATABASE_URL", errNoFile, d)
 		}
 	}
 	if err := cfg.SecretsError(); err != nil {

@@ -28,7 +28,7 @@ func TestMain(m *testing.M) {
 // TestScripts runs testdata/*.txtar, one per command and one per past incident, on both databases.
 //
 // A script finds a fresh Z4J_HOME (not made yet), a free port, cheap passwords, and, on Postgres, an empty database in
-// Z4J_DATABASE_URL; $DB is sqlite or postgres. Its own commands: `ready` waits until the brain is ready, `stop` sends
+// Z4J_DATABASE_URL; $DB is sqlite or postgres. Its own commands: `ready` waits until the brain is ready, `halt` sends
 // SIGTERM to everything in the background; `get PATH [FILE]` and `post PATH BODY` ask the brain, with the API key that FILE
 // holds, and leave status and answer in stdout; `sql TEXT…` runs each statement past everything; `until TEXT PATH` asks
 // until the answer holds a text.
@@ -41,6 +41,13 @@ func TestScripts(t *testing.T) {
 		t.Fatalf("testdata holds %d scripts, want one per command at least", len(files))
 	}
 	for _, file := range files {
+		text, err := os.ReadFile(file) //nolint:gosec // of our own.
+		if err != nil {
+			t.Fatal(err)
+		}
+		if strings.Contains(string(text), "\nstop\n") {
+			t.Errorf("%s says stop, which is testscript's own: it ends the script there as passed; say halt", file)
+		}
 		t.Run(strings.TrimSuffix(filepath.Base(file), ".txtar"), func(t *testing.T) {
 			storetest.EachURL(t, func(t *testing.T, url string) {
 				testscript.Run(t, testscript.Params{
@@ -48,7 +55,7 @@ func TestScripts(t *testing.T) {
 					Setup:     func(e *testscript.Env) error { return prepare(t, e, url) },
 					Condition: func(name string) (bool, error) { return strings.HasPrefix(url, name), nil },
 					Cmds: map[string]func(*testscript.TestScript, bool, []string){
-						"ready": ready, "stop": stop, "get": get, "post": post, "sql": execute(t, url), "until": until,
+						"ready": ready, "halt": halt, "get": get, "post": post, "sql": execute(t, url), "until": until,
 					},
 				})
 			})
@@ -103,9 +110,9 @@ func ready(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-func stop(ts *testscript.TestScript, neg bool, args []string) {
+func halt(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) > 0 {
-		ts.Fatalf("usage: stop")
+		ts.Fatalf("usage: halt")
 	}
 	for _, c := range ts.BackgroundCmds() {
 		ts.Check(c.Process.Signal(syscall.SIGTERM))
