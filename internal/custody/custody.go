@@ -31,6 +31,10 @@ type Options struct {
 
 	// ReadOnly never writes to an anchor, as a drill, a plan and a verification want it.
 	ReadOnly bool
+
+	// Beside is ReadOnly for a database that is not the home's own: no more is written than instance.json in a home that
+	// has none.
+	Beside bool
 }
 
 // Custody watches one audit log. Make one with New.
@@ -65,6 +69,7 @@ func New(o Options) *Custody {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
+	o.ReadOnly = o.ReadOnly || o.Beside
 	c := &Custody{o: o, grave: make(chan struct{}, 1), shared: make([]*post, len(o.Anchors)), troubles: map[faulty]Trouble{}, lines: map[cursor]mark{}, mirrored: map[string]int64{}}
 	if o.Home != "" {
 		c.local = localPost(o.Home)

@@ -1,6 +1,7 @@
 package custody
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/hex"
@@ -22,6 +23,25 @@ const instanceFile = "instance.json"
 type instanceNote struct {
 	Database string `json:"database"`
 	Previous string `json:"previous,omitempty"`
+	File     string `json:"file,omitempty"` // where the database was
+}
+
+// defaultFile is the database of a home that names no other.
+const defaultFile = "z4j.db"
+
+// Owns reports whether a database that is restored takes the place of the one that a home knows: file is where it will be,
+// "" on a server. Of that a home can't tell which one is its own, so it is none where another was watched.
+func Owns(home, file string) bool {
+	c := New(Options{Home: home})
+	own := filepath.Join(home, defaultFile)
+	n, err := c.readInstance()
+	switch {
+	case err != nil && !errors.Is(err, fs.ErrNotExist):
+		return false
+	case n.Database != "" && file != "":
+		return file == cmp.Or(n.File, own)
+	}
+	return file == own || c.Local("").Missing
 }
 
 func (c *Custody) instancePath() string { return filepath.Join(c.o.Home, instanceFile) }
@@ -92,7 +112,7 @@ func (c *Custody) whereabouts(ctx context.Context) (w Whereabouts, present store
 		return Other, present, known, nil
 	}
 	if recorded.Identifier == n.Database && n.Previous != "" { // the database took the new name
-		err = c.writeInstance(instanceNote{Database: n.Database})
+		err = c.writeInstance(instanceNote{Database: n.Database, File: present.Location})
 	}
 	return Same, present, known, err
 }
@@ -111,8 +131,13 @@ func (c *Custody) newPlace(ctx context.Context) (store.Place, error) {
 	var random [16]byte
 	_, _ = rand.Read(random[:]) // never fails
 	p.Identifier = hex.EncodeToString(random[:])
-	if c.o.Home == "" || c.o.ReadOnly {
+	if c.o.Home == "" {
 		return p, nil
 	}
-	return p, c.writeInstance(instanceNote{Database: p.Identifier, Previous: was.Identifier})
+	if c.o.ReadOnly {
+		if _, err := c.readInstance(); !c.o.Beside || !errors.Is(err, fs.ErrNotExist) {
+			return p, nil
+		}
+	}
+	return p, c.writeInstance(instanceNote{Database: p.Identifier, Previous: was.Identifier, File: p.Location})
 }
