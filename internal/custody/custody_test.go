@@ -661,7 +661,7 @@ func TestLessonL1SwappedFile(t *testing.T) {
 	if err := b.Watch(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	b.mustHold(t, "the older copy", "it was set back")
+	b.mustHold(t, "the older copy", "does not hold entry 9")
 	if err := b.Ingest(t.Context(), func(*store.IngestTx) error { return nil }); err != nil {
 		t.Errorf("events while held: %v, want them taken", err)
 	}

@@ -68,7 +68,8 @@ func (s *Store) committed(err error) error {
 	return s.FileErr()
 }
 
-// Reopen opens the file that lies where the database was, as at a start. Until then nothing is read or written.
+// Reopen opens the file that lies where the database was, as at a start. Until then nothing is read or written. Entries that
+// this process saw committed and that are not in that file begin a hold.
 func (s *Store) Reopen(ctx context.Context) error {
 	if s.file == nil {
 		return nil
@@ -77,16 +78,30 @@ func (s *Store) Reopen(ctx context.Context) error {
 		return fmt.Errorf("%w: %w", ErrDatabaseGone, err)
 	}
 	s.log.ErrorContext(ctx, "another database file lies where the one that was opened was; it is opened as at a start", "path", s.path)
-	s.chain.forget()
+	seen := s.chain.forget()
 	if err := s.file.see(); err != nil {
 		return err
 	}
 	if err := s.prepare(ctx, s.opened); err != nil {
 		err = fmt.Errorf("open the database that lies there now: %w", err)
+		s.chain.recall(seen) // for the next one
 		s.file.lose(err)
 		return err
 	}
+	s.compareMemory(ctx, seen)
 	return nil
+}
+
+// compareMemory compares what this process saw of one file with the other that it opened in its place. Whoever appends next
+// does it again.
+func (s *Store) compareMemory(ctx context.Context, seen []seenEntry) {
+	opened := s.chain.recall(seen)
+	switch err := s.TryAudit(ctx); {
+	case err == nil:
+		s.chain.see(opened) // the same history, which may have grown
+	case !errors.Is(err, ErrHistoryInDoubt):
+		s.log.ErrorContext(ctx, "what was seen of the file before is not compared yet", "err", err)
+	}
 }
 
 // lose makes check fail again.
@@ -96,11 +111,35 @@ func (w *fileWatch) lose(err error) {
 	w.gone = fmt.Errorf("%w: %w", ErrDatabaseGone, err)
 }
 
-// forget drops what this process saw of another database.
-func (c *chain) forget() {
+// forget drops what this process knows of another database, and returns what it saw.
+func (c *chain) forget() (seen []seenEntry) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	seen = c.seen
 	c.seen, c.held, c.keyErr, c.generation = nil, nil, nil, ""
+	return seen
+}
+
+// recall remembers what forget returned instead of the newest entry of now, which it returns.
+func (c *chain) recall(seen []seenEntry) (newest seenEntry) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if n := len(c.seen); n > 0 {
+		newest = c.seen[n-1]
+	}
+	if len(seen) > 0 {
+		c.seen = seen
+	}
+	return newest
+}
+
+// see remembers an entry that is newer than what was seen.
+func (c *chain) see(e seenEntry) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if n := len(c.seen); n > 0 && c.seen[n-1].seq < e.seq {
+		c.seen = append(c.seen, e)
+	}
 }
 
 // watchedConn is a connection to the file of a fileWatch. One to another file is thrown away before it is used again.
