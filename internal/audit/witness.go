@@ -12,6 +12,7 @@ import (
 type Witness struct {
 	Checkpoint
 
+	Line    Action // it is no checkpoint, but the line of an entry, which Size numbers, of this action: there is no root
 	Where   string // the anchor or the file that it comes from
 	Outside bool   // which lies beyond the brain's machine
 	Shared  bool   // and takes what other brains write: a generation that the log does not name is told, and is no fault
@@ -124,7 +125,7 @@ func (v *Verifier) compare(w *witness, rowHMAC string) {
 		w.standing, w.why = Disagrees, "its row is another one"
 		return
 	}
-	if v.tree == nil || v.tree.Size() != w.Size {
+	if v.tree == nil || v.tree.Size() != w.Size || w.Line != "" {
 		return
 	}
 	w.root = true
@@ -179,6 +180,9 @@ func (v *Verifier) finishWitnesses() {
 	for i := range v.witnesses {
 		w := &v.witnesses[i]
 		v.stand(w)
+		if w.Line != "" {
+			continue // what it speaks against is a fault; it covers nothing
+		}
 		if len(v.report.Checkpoints) < maxRanges || w.standing != Agrees {
 			v.report.Checkpoints = append(v.report.Checkpoints, Compared{
 				w.Where, w.Outside, w.Generation, w.Size, formatTime(w.Time), w.KID, w.standing, w.root,
@@ -197,6 +201,9 @@ func (v *Verifier) requireAnchor() {
 func (v *Verifier) stand(w *witness) {
 	fork, ended, named := v.end(w.Generation)
 	what := fmt.Sprintf("the checkpoint of %d rows of %s from %s", w.Size, formatTime(w.Time), w.Where)
+	if w.Line != "" {
+		what = fmt.Sprintf("the line of entry %d (%s) of %s from %s", w.Size, w.Line, formatTime(w.Time), w.Where)
+	}
 	switch {
 	case !named && len(v.generations) > 0:
 		w.standing = Unnamed

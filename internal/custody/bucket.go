@@ -1,6 +1,7 @@
 package custody
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"errors"
@@ -163,26 +164,47 @@ func (a *bucketAnchor) put(ctx context.Context, name, note string) (err error) {
 }
 
 func (a *bucketAnchor) lines(ctx context.Context, h history, after int64) ([]string, error) {
-	limit, cancel := context.WithTimeout(ctx, reach)
-	defer cancel()
-	found, err := a.List(limit, h.path()+"/lines/", beyondFork)
+	found, err := a.newestLines(ctx, h, after)
 	if err != nil {
-		return nil, fmt.Errorf("list lines: %w", err)
+		return nil, err
 	}
 	var out []string
 	for _, o := range found {
-		n := up(o.Name)
-		if n < 0 || o.Size > maxNote {
-			continue // nobody of ours wrote it
+		note, bad := a.read(ctx, o)
+		if bad == nil {
+			out = append(out, note)
 		}
-		if n <= after {
+		if err = cmp.Or(err, bad); errors.Is(bad, context.DeadlineExceeded) {
+			break // the rest would not be answered, either
+		}
+	}
+	return out, err
+}
+
+// newestLines lists the lines of entries behind a number; most of the time that are few.
+func (a *bucketAnchor) newestLines(ctx context.Context, h history, after int64) (out []target.Object, err error) {
+	ctx, cancel := context.WithTimeout(ctx, reach)
+	defer cancel()
+	for _, limit := range []int{100, beyondFork} {
+		found, err := a.List(ctx, h.path()+"/lines/", limit)
+		if err != nil {
+			return nil, fmt.Errorf("list lines: %w", err)
+		}
+		out = nil
+		older := false
+		for _, o := range found {
+			n := up(o.Name)
+			switch {
+			case n < 0 || o.Size > maxNote: // nobody of ours wrote it
+			case n <= after:
+				older = true
+			default:
+				out = append(out, o)
+			}
+		}
+		if older || len(found) < limit {
 			break
 		}
-		note, err := a.read(ctx, o)
-		if err != nil {
-			return nil, err
-		}
-		out = append(out, note)
 	}
 	return out, nil
 }

@@ -3,6 +3,7 @@ package custody
 import (
 	"cmp"
 	"context"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -22,6 +23,7 @@ type opinion struct {
 	newest   audit.Checkpoint // that decided; zero for none
 	agreed   audit.Checkpoint // the largest that agrees; zero: none does
 	common   int64            // where it contradicts: both have no more than that in common
+	line     audit.Action     // it is the line of an entry that decided, which newest names; "": a checkpoint
 }
 
 // chainState is what the database says of itself.
@@ -70,13 +72,17 @@ func (c *Custody) ask(ctx context.Context, a *post, st *chainState, local bool) 
 			break // what came out of it is no better
 		}
 	}
+	bad := c.weighLines(ctx, a, st, &out)
+	if bad != nil && out.standing <= Agrees {
+		return out, bad
+	}
 	strange, err := c.strangers(ctx, a, st, local)
 	if err != nil {
 		return out, err
 	}
 	if len(strange) > 0 {
 		if local {
-			out.standing, out.newest = Unnamed, strange[0]
+			out.standing, out.newest, out.line = Unnamed, strange[0], ""
 			return out, nil
 		}
 		c.note(ctx, a, Foreign, fmt.Errorf("it holds checkpoints of the history %s of this installation, signed with its key, which the audit log does not name: somebody runs a copy of this database with these settings", strange[0].Generation))
@@ -139,6 +145,66 @@ func (c *Custody) weigh(ctx context.Context, notes []string, most int64, st *cha
 		out.common = out.agreed.Size // those before these were not looked at
 	}
 	return nil
+}
+
+// weighLines compares the lines of entries behind the newest checkpoint that agrees, which speaks for those before. They can
+// only speak against the database.
+func (c *Custody) weighLines(ctx context.Context, a anchor, st *chainState, out *opinion) error {
+	lines, err := c.linesBehind(ctx, a, st, out.agreed.Size)
+	for i := range lines {
+		cp := lineAsCheckpoint(&lines[i])
+		standing, bad := c.stands(ctx, &cp, st)
+		if bad != nil {
+			return bad
+		}
+		if standing <= Agrees {
+			continue
+		}
+		if common := cp.Size - 1; out.standing <= Agrees || common < out.common {
+			out.common = common
+		}
+		if standing > out.standing || standing == out.standing && cp.Size > out.newest.Size {
+			if cp.Timeline = out.newest.Timeline; cp.Timeline == 0 {
+				cp.Timeline = out.agreed.Timeline // a line knows of none
+			}
+			out.standing, out.newest, out.line = standing, cp, lines[i].Action
+		}
+	}
+	return err
+}
+
+// linesBehind returns the lines of ours that an anchor has of the log's own histories, of entries behind a number and not
+// behind the end of a history; with an error, those that could be read.
+func (c *Custody) linesBehind(ctx context.Context, a anchor, st *chainState, after int64) (out []audit.Line, err error) {
+	keys := c.publicKeys()
+	for _, g := range st.generations {
+		end := st.end(g.ID)
+		if end <= after {
+			continue
+		}
+		notes, bad := a.lines(ctx, history{st.instance, g.ID}, after)
+		err = cmp.Or(err, bad)
+		for _, n := range notes {
+			l, bad := audit.OpenLine(n, keys...)
+			if bad == nil && l.Instance == st.instance && l.Generation == g.ID && l.Seq > after && l.Seq <= end && l.Facts.Part == 0 {
+				out = append(out, l)
+			}
+		}
+	}
+	return out, err
+}
+
+// lineAsCheckpoint is what a line says of the log: which row its entry is. It knows no root.
+func lineAsCheckpoint(l *audit.Line) audit.Checkpoint {
+	return audit.Checkpoint{Instance: l.Instance, Generation: l.Generation, Size: l.Seq, RowHMAC: l.RowHMAC, Time: l.Time, KID: l.KID}
+}
+
+// root is that of the checkpoint that decided, in hexadecimal; "" if a line did.
+func (o *opinion) root() string {
+	if o.line != "" {
+		return ""
+	}
+	return hex.EncodeToString(o.newest.Root[:])
 }
 
 // stands looks up the last row of a checkpoint: the chain binds those before it.
@@ -225,6 +291,9 @@ func (o *opinion) reason(head int64) string {
 	at := store.TimeAt(cp.Time).String()
 	switch o.standing {
 	case Behind:
+		if o.line != "" {
+			return "the anchor in " + o.anchor + " knows entry " + strconv.FormatInt(cp.Size, 10) + " (" + string(o.line) + ") of " + at + ", and the database has " + strconv.FormatInt(head, 10) + " entries: it was set back"
+		}
 		return "the anchor in " + o.anchor + " knows " + strconv.FormatInt(cp.Size, 10) + " entries, signed at " + at + ", and the database has " + strconv.FormatInt(head, 10) + ": it was set back"
 	case Against:
 		return "entry " + strconv.FormatInt(cp.Size, 10) + " is another one than the anchor in " + o.anchor + " knows since " + at + ": the database was set back, or changed"

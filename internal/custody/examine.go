@@ -2,7 +2,6 @@ package custody
 
 import (
 	"context"
-	"encoding/hex"
 	"errors"
 	"time"
 
@@ -224,7 +223,7 @@ func (f *finding) doubt() store.Doubt {
 		d.Reason = o.reason(f.chain.head.Seq)
 	}
 	if o.newest.Size > 0 && o.standing != Agrees {
-		d.Anchor, d.AnchorSize, d.AnchorRoot = o.anchor, o.newest.Size, hex.EncodeToString(o.newest.Root[:])
+		d.Anchor, d.AnchorSize, d.AnchorRoot = o.anchor, o.newest.Size, o.root()
 		d.LostSeq, d.LostRowHMAC, d.LostTS = o.newest.Size, o.newest.RowHMAC, o.newest.Time
 	}
 	switch {

@@ -5,10 +5,12 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net/http"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -101,6 +103,37 @@ func TestAnchorsKeepLines(t *testing.T) {
 				t.Errorf("%s: %d lines behind %d, %v; want %d", name, len(notes), after, err, want)
 			}
 		}
+	}
+}
+
+// TestUnreadableLineHidesNoOther: an object that can't be read is told, and what can be read counts.
+func TestUnreadableLineHidesNoOther(t *testing.T) {
+	location, o, _ := targettest.Bucket(t)
+	var refuses atomic.Bool
+	o = targettest.Proxy(t, o, func(w http.ResponseWriter, r *http.Request, forward func()) {
+		if refuses.Load() && r.Method == http.MethodGet && strings.Contains(r.URL.Path, down(4)) {
+			w.WriteHeader(http.StatusForbidden)
+			return
+		}
+		forward()
+	})
+	bucket, err := target.Open(t.Context(), location, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	a := &bucketAnchor{Target: bucket}
+	for seq := 3; seq <= 5; seq++ {
+		if err := a.putLine(t.Context(), someHistory, int64(seq), 0, fmt.Sprintf("z4j-line/x/y\n%d\nx\n\n— x y\n", seq)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	refuses.Store(true)
+	notes, err := a.lines(t.Context(), someHistory, 0)
+	if err == nil || len(notes) != 2 || seqOf(notes[0]) != 5 || seqOf(notes[1]) != 3 {
+		t.Errorf("lines %q, %v; want those of 5 and 3, and an error", notes, err)
+	}
+	if notes, err := a.lines(t.Context(), someHistory, 4); err != nil || len(notes) != 1 {
+		t.Errorf("lines behind 4: %q, %v; want one", notes, err)
 	}
 }
 

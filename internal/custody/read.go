@@ -25,8 +25,8 @@ func (c *Custody) anchors(ctx context.Context) []*post {
 }
 
 // Witnesses returns, of every readable anchor, the newest checkpoint of each history of this installation, the newest up to
-// the end of one that ended, and the newest up to the end of the log, with which an older copy can be compared. Anchors that
-// can't be read are Troubles.
+// the end of one that ended, and the newest up to the end of the log, with which an older copy can be compared; and the lines
+// of entries behind the largest that agrees. Anchors that can't be read are Troubles.
 func (c *Custody) Witnesses(ctx context.Context) ([]audit.Witness, error) {
 	st, err := c.chain(ctx)
 	if err != nil {
@@ -59,11 +59,31 @@ func (c *Custody) witness(ctx context.Context, p *post, st *chainState) (out []a
 			}
 		}
 		if errors.Is(err, context.DeadlineExceeded) {
-			break // the rest would not be answered, either
+			c.note(ctx, p, Unreadable, err)
+			return out // the rest would not be answered, either
 		}
+	}
+	lines, bad := c.linesBehind(limit, p, st, c.agreed(limit, out, st))
+	err = cmp.Or(err, bad)
+	for i := range lines {
+		out = append(out, audit.Witness{Checkpoint: lineAsCheckpoint(&lines[i]), Line: lines[i].Action, Where: p.String(), Outside: outside, Shared: p != c.local})
 	}
 	c.note(ctx, p, Unreadable, err)
 	return out
+}
+
+// agreed is the size of the largest checkpoint that agrees and counts; 0: there is none.
+func (c *Custody) agreed(ctx context.Context, list []audit.Witness, st *chainState) (size int64) {
+	for i := range list {
+		cp := &list[i].Checkpoint
+		if cp.Size <= size || !st.names(history{cp.Instance, cp.Generation}) || cp.Size > st.end(cp.Generation) {
+			continue
+		}
+		if standing, err := c.stands(ctx, cp, st); err == nil && standing == Agrees {
+			size = cp.Size
+		}
+	}
+	return size
 }
 
 // outside reports whether an anchor lies beyond this machine, as far as that can be told: a bucket does, and a directory
@@ -142,9 +162,11 @@ func (s *chainState) fork(known, lost int64) int64 {
 // Checkpoints are those of Witnesses.
 func (c *Custody) Checkpoints(ctx context.Context) ([]audit.Checkpoint, error) {
 	list, err := c.Witnesses(ctx)
-	out := make([]audit.Checkpoint, len(list))
+	out := []audit.Checkpoint{}
 	for i := range list {
-		out[i] = list[i].Checkpoint
+		if list[i].Line == "" {
+			out = append(out, list[i].Checkpoint)
+		}
 	}
 	return out, err
 }
@@ -206,7 +228,7 @@ func (c *Custody) Acknowledge(ctx context.Context, a Acknowledgement) (out Ackno
 	}
 	n := store.NewGeneration{Cause: "acknowledged", Reason: a.Reason, Actor: a.By, Fork: fork, Abandoned: abandoned}
 	if local.newest.Size > 0 {
-		n.AnchorSize, n.AnchorRoot = local.newest.Size, fmt.Sprintf("%x", local.newest.Root)
+		n.AnchorSize, n.AnchorRoot = local.newest.Size, local.root()
 	}
 	out = Acknowledged{Previous: st.current(), Fork: fork, Defused: !a.NoDefuse, Gone: []Gone{}}
 	if !a.NoDefuse {

@@ -488,7 +488,7 @@ func (s *Store) newestOwn(ctx context.Context, keys []audit.Key, witnesses []aud
 		}
 	}
 	for _, w := range witnesses {
-		if kids[w.KID] {
+		if kids[w.KID] && w.Line == "" {
 			list = append(list, w.Checkpoint)
 		}
 	}
