@@ -5,9 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"os"
 	"os/user"
 	"strings"
+	"time"
 
 	"golang.org/x/term"
 
@@ -98,6 +100,30 @@ func (c *call) withDatabase(ctx context.Context, quiet, migrate bool, fn func(co
 	return fn(ctx, cfg, s)
 }
 
+// withChanges is withStore for commands that change something.
+func (c *call) withChanges(fn func(context.Context, *config.Config, *store.Store) error) error {
+	return c.withStore(func(ctx context.Context, cfg *config.Config, s *store.Store) error {
+		return c.changing(ctx, cfg, s, fn)
+	})
+}
+
+// changing runs fn, which changes something: before it finds out whether the database is the one that the home's anchor
+// knows, and holds changes if not; after it the anchors learn what was done. What is wrong with them is told and is no
+// fault of the command.
+func (c *call) changing(ctx context.Context, cfg *config.Config, s *store.Store, fn func(context.Context, *config.Config, *store.Store) error) (err error) {
+	if c.anchors, err = app.Custody(cfg, s, slog.New(slog.DiscardHandler), time.Now).Before(ctx); err != nil {
+		return fmt.Errorf("find out whether the database is the one it was: %w", err)
+	}
+	err = fn(ctx, cfg, s)
+	if e := c.anchors.After(ctx); e != nil {
+		fmt.Fprintf(c.stderr, "z4j-brain: warning: the audit anchors do not know yet what was done; a brain tells them when it runs: %s\n", e)
+	}
+	for _, t := range c.anchors.Troubles() {
+		fmt.Fprintf(c.stderr, "z4j-brain: warning: audit anchor %s\n", t.String())
+	}
+	return err
+}
+
 // hashed makes the hash of a new password; weak is the exit code if the policy refuses it.
 func hashed(ctx context.Context, cfg *config.Config, password string, weak int) (string, error) {
 	hash, err := app.Passwords(cfg).New(ctx, password)
@@ -146,7 +172,7 @@ func (a *createSuperuserCmd) Run(c *call) error {
 	if err != nil {
 		return err
 	}
-	return c.withStore(func(ctx context.Context, cfg *config.Config, s *store.Store) error {
+	return c.withChanges(func(ctx context.Context, cfg *config.Config, s *store.Store) error {
 		if has, err := s.HasUsers(ctx); err != nil || has {
 			return errors.Join(err, already(has))
 		}
@@ -201,7 +227,7 @@ func (a *usersCreateCmd) Run(c *call) error {
 	if err != nil {
 		return err
 	}
-	return c.withStore(func(ctx context.Context, cfg *config.Config, s *store.Store) error {
+	return c.withChanges(func(ctx context.Context, cfg *config.Config, s *store.Store) error {
 		has, err := s.HasUsers(ctx)
 		if err != nil {
 			return err
@@ -251,7 +277,7 @@ func (a *changePasswordCmd) Run(c *call) error {
 	if err != nil {
 		return err
 	}
-	return c.withStore(func(ctx context.Context, cfg *config.Config, s *store.Store) error {
+	return c.withChanges(func(ctx context.Context, cfg *config.Config, s *store.Store) error {
 		hash, err := hashed(ctx, cfg, password, exitPolicy)
 		if err != nil {
 			return err

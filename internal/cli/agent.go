@@ -127,7 +127,7 @@ func (a *agentsMintCmd) Run(c *call) error {
 	if name == "" || len(name) > 200 || strings.ContainsRune(name, 0) {
 		return exit(exitUsage, errors.New("--name has 1 to 200 bytes"))
 	}
-	return c.withStore(func(ctx context.Context, cfg *config.Config, s *store.Store) error {
+	return c.withChanges(func(ctx context.Context, cfg *config.Config, s *store.Store) error {
 		p, err := projectOf(ctx, s, a.Project)
 		if err != nil {
 			return err
@@ -169,7 +169,7 @@ func (a *agentsRevokeCmd) Run(c *call) error {
 	if _, err := id.Parse(a.Agent); err != nil && a.Project == "" {
 		return exit(exitUsage, fmt.Errorf("%q is a name: say --project too, or give the agent's id", a.Agent))
 	}
-	return c.withStore(func(ctx context.Context, _ *config.Config, s *store.Store) error {
+	return c.withChanges(func(ctx context.Context, _ *config.Config, s *store.Store) error {
 		var within id.ID
 		if a.Project != "" {
 			p, err := projectOf(ctx, s, a.Project)

@@ -80,7 +80,7 @@ func (a *apiKeysCreateCmd) Run(c *call) error {
 	if err != nil {
 		return err
 	}
-	return c.withStore(func(ctx context.Context, cfg *config.Config, s *store.Store) error {
+	return c.withChanges(func(ctx context.Context, cfg *config.Config, s *store.Store) error {
 		owner, err := ownerOf(ctx, s, email)
 		if err != nil {
 			return err
@@ -200,7 +200,7 @@ func (a *apiKeysRevokeCmd) Run(c *call) error {
 	if err != nil {
 		return exit(exitUsage, fmt.Errorf("%q is no id of a key: `z4j-brain api-keys list` shows them", a.Key))
 	}
-	return c.withStore(func(ctx context.Context, _ *config.Config, s *store.Store) error {
+	return c.withChanges(func(ctx context.Context, _ *config.Config, s *store.Store) error {
 		k, err := s.RevokeAPIKey(ctx, id.Null{}, key, strings.TrimSpace(a.Reason), byOperator())
 		if errors.Is(err, store.ErrNotFound) {
 			return exit(exitNone, errors.New("there is no such API key, or it is revoked already"))

@@ -39,7 +39,7 @@ func (a *auditAdoptKeyCmd) Run(c *call) error {
 	if strings.TrimSpace(a.Reason) == "" {
 		return exit(exitUsage, errors.New("--reason is empty"))
 	}
-	return c.withStore(func(ctx context.Context, _ *config.Config, s *store.Store) error {
+	return c.withChanges(func(ctx context.Context, _ *config.Config, s *store.Store) error {
 		err := s.AdoptAuditKey(ctx, byOperator().Actor, a.Reason)
 		if errors.Is(err, store.ErrConflict) {
 			return exit(exitAlready, err)

@@ -35,7 +35,7 @@ func (e *auditEraseCmd) Run(c *call) error {
 	if strings.TrimSpace(e.Reason) == "" {
 		return exit(exitUsage, errors.New("--reason is empty"))
 	}
-	return c.withStore(func(ctx context.Context, _ *config.Config, s *store.Store) error {
+	return c.withChanges(func(ctx context.Context, _ *config.Config, s *store.Store) error {
 		who, err := e.person(ctx, s)
 		if err != nil {
 			return err

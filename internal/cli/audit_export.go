@@ -74,7 +74,7 @@ func (e *auditExportCmd) Run(c *call) error {
 	if err != nil {
 		return exit(exitUsage, err)
 	}
-	return c.withStore(func(ctx context.Context, cfg *config.Config, s *store.Store) error {
+	return c.withChanges(func(ctx context.Context, cfg *config.Config, s *store.Store) error {
 		if e.Delete {
 			return e.prune(ctx, c, cfg, s, f)
 		}
@@ -308,7 +308,7 @@ func (e *auditExportCmd) prune(ctx context.Context, c *call, cfg *config.Config,
 	shown := map[string]func(done, total int64){}
 	r, err := prune.Run(ctx, prune.Options{
 		Store: s, Place: place, Name: name, Format: audit.Format(e.Format), Before: f.To, Through: f.Through, AcceptUnprovable: e.AcceptUnprovable,
-		By: byOperator(), Now: time.Now, Confirm: e.confirm(c),
+		By: byOperator(), Now: time.Now, Confirm: e.confirm(c), Anchor: c.anchors.Settle,
 		Open: func(ctx context.Context, location string) (target.Target, error) {
 			o := app.TargetOptions(cfg)
 			o.Make = own && location == place

@@ -193,7 +193,9 @@ func yes(is bool) string {
 func (c *call) withBackups(quiet bool, fn func(context.Context, *config.Config, *store.Store) error) error {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
-	return c.withDatabase(ctx, quiet, false, fn)
+	return c.withDatabase(ctx, quiet, false, func(ctx context.Context, cfg *config.Config, s *store.Store) error {
+		return c.changing(ctx, cfg, s, fn)
+	})
 }
 
 // backupProgress shows on a terminal how far a backup is.

@@ -12,6 +12,7 @@ import (
 	"github.com/z4j-go/z4j/internal/app"
 	"github.com/z4j-go/z4j/internal/audit"
 	"github.com/z4j-go/z4j/internal/config"
+	"github.com/z4j-go/z4j/internal/custody"
 	"github.com/z4j-go/z4j/internal/store"
 )
 
@@ -134,7 +135,8 @@ func (c *call) check(ctx context.Context) []finding {
 	return found
 }
 
-// anchorsSay tells what is wrong with anchors, which is no fault of the installation: nothing waits for them.
+// anchorsSay tells what is wrong with anchors, which is no fault of the installation: nothing waits for them. Only when the
+// one in the home contradicts, the database is at fault.
 func anchorsSay(ctx context.Context, cfg *config.Config, s *store.Store) (string, error) {
 	troubles, _, err := app.AnchorTroubles(ctx, cfg, s, time.Now)
 	if err != nil || len(troubles) == 0 {
@@ -142,6 +144,9 @@ func anchorsSay(ctx context.Context, cfg *config.Config, s *store.Store) (string
 	}
 	var texts []string
 	for i := range troubles {
+		if t := &troubles[i]; t.Fault == custody.Contradicts && t.Anchor == custody.Home {
+			return "", fmt.Errorf("%s; a brain that starts, and any command that changes something, holds changes until `z4j-brain audit acknowledge-rollback --reason …`", t.Detail)
+		}
 		texts = append(texts, troubles[i].String())
 	}
 	return "need attention: " + strings.Join(texts, "; "), nil

@@ -11,6 +11,7 @@ import (
 	"github.com/alecthomas/kong"
 
 	"github.com/z4j-go/z4j/internal/config"
+	"github.com/z4j-go/z4j/internal/custody"
 )
 
 // version is put in by the linker (see the Makefile): the one place that knows it.
@@ -46,6 +47,7 @@ type call struct {
 	stdout, stderr io.Writer
 	version        string
 	flags          map[string]string // settings given as flags
+	anchors        *custody.Command  // of a command that changes something
 }
 
 // grammar is every command.

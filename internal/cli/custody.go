@@ -42,7 +42,8 @@ func (a *auditAcknowledgeCmd) Run(c *call) error {
 	if strings.TrimSpace(a.Reason) == "" {
 		return exit(exitUsage, errors.New("--reason is empty"))
 	}
-	return c.withCustody(func(ctx context.Context, k *custody.Custody, _ *store.Store) error {
+	return c.withChanges(func(ctx context.Context, _ *config.Config, _ *store.Store) error {
+		k := c.anchors.Custody
 		done, err := k.Acknowledge(ctx, custody.Acknowledgement{By: byOperator().Actor, Reason: a.Reason, NoDefuse: a.NoDefuse, Without: a.WithoutGeneration})
 		if errors.Is(err, custody.ErrNoHold) {
 			return exit(exitAlready, err)

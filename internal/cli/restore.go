@@ -269,7 +269,7 @@ func (restoreReleaseCmd) Help() string {
 
 // Run releases.
 func (r *restoreReleaseCmd) Run(c *call) error {
-	return c.withStore(func(ctx context.Context, _ *config.Config, s *store.Store) error {
+	return c.withChanges(func(ctx context.Context, _ *config.Config, s *store.Store) error {
 		n, err := s.ReleaseRestore(ctx, r.Keys, byOperator())
 		if err != nil {
 			return err

@@ -134,7 +134,7 @@ legal hold of the whole installation, or a history in doubt.`
 
 // Run sweeps.
 func (k *retentionRunCmd) Run(c *call) error {
-	return c.withStore(func(ctx context.Context, cfg *config.Config, s *store.Store) error {
+	return c.withChanges(func(ctx context.Context, cfg *config.Config, s *store.Store) error {
 		out, err := s.Sweep(ctx, store.SweepOptions{Keep: app.Keep(cfg), By: byOperator(), Holder: "cli/" + fmt.Sprint(os.Getpid()) + "/" + id.Random().String()})
 		if store.Waits(err) {
 			err = exit(exitWaits, err)
@@ -193,7 +193,7 @@ func (k *retentionHoldCmd) Run(c *call) error {
 	if reason == "" {
 		return exit(exitUsage, errors.New("--reason is empty"))
 	}
-	return c.withStore(func(ctx context.Context, _ *config.Config, s *store.Store) (err error) {
+	return c.withChanges(func(ctx context.Context, _ *config.Config, s *store.Store) (err error) {
 		if k.All {
 			_, err = s.HoldInstallation(ctx, reason, byOperator())
 		} else {
@@ -239,7 +239,7 @@ func (k *retentionReleaseCmd) Run(c *call) error {
 	if err := k.check(); err != nil {
 		return err
 	}
-	return c.withStore(func(ctx context.Context, _ *config.Config, s *store.Store) (err error) {
+	return c.withChanges(func(ctx context.Context, _ *config.Config, s *store.Store) (err error) {
 		if k.All {
 			err = s.ReleaseInstallation(ctx, strings.TrimSpace(k.Reason), byOperator())
 		} else {

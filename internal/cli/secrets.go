@@ -62,7 +62,7 @@ func (a *secretsRotateCmd) Run(c *call) error {
 	if a.Force && (!a.Finish || a.What != "master") {
 		return exit(exitUsage, errors.New("--force goes with `secrets rotate master --finish` only"))
 	}
-	return c.withStore(func(ctx context.Context, cfg *config.Config, s *store.Store) error {
+	return c.withChanges(func(ctx context.Context, cfg *config.Config, s *store.Store) error {
 		out := rotated{File: filepath.Join(cfg.General.Home, config.FromSecretFile), Finished: a.Finish}
 		out.Secret, out.Previous = cfg.RotationNames(a.What)
 		var err error

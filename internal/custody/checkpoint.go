@@ -29,6 +29,11 @@ func (c *Custody) Checkpoint(ctx context.Context) error {
 	if err != nil || held != nil || c.o.Store.AuditErr() != nil {
 		return err // why changes are refused is told elsewhere
 	}
+	return c.signNew(ctx)
+}
+
+// signNew signs the whole log, if something is new, and shows the newest checkpoint to the anchors.
+func (c *Custody) signNew(ctx context.Context) error {
 	st, err := c.chain(ctx)
 	if err != nil {
 		return err
@@ -87,6 +92,9 @@ func (c *Custody) show(ctx context.Context, st *chainState, newest *audit.Checkp
 	}
 	h, at := history{newest.Instance, newest.Generation}, store.TimeAt(newest.Time).Time
 	c.beside(ctx, c.sharedAnchors(ctx), showing, func(ctx context.Context, p *post) error {
+		if ok, err := c.follows(ctx, p); !ok {
+			return err
+		}
 		o, err := c.askOne(ctx, p, st, true)
 		lacks := err == nil && o.standing <= Agrees && o.agreed.Size < newest.Size
 		if note != "" && !errors.Is(err, context.DeadlineExceeded) || kept != "" && lacks {
@@ -206,7 +214,11 @@ func (c *Custody) mirror(ctx context.Context, st *chainState) {
 	if c.local == nil || c.o.ReadOnly {
 		return
 	}
-	c.note(ctx, c.local, Unwritable, c.mirrorNew(ctx, st))
+	ok, err := c.follows(ctx, c.local)
+	if ok {
+		err = c.mirrorNew(ctx, st)
+	}
+	c.note(ctx, c.local, Unwritable, err)
 }
 
 func (c *Custody) mirrorNew(ctx context.Context, st *chainState) error {

@@ -43,6 +43,8 @@ type Custody struct {
 	local *post // nil: there is no home
 	grave chan struct{}
 
+	following *history // in which a command began; nil: of a brain
+
 	examining sync.Mutex // held by whoever compares and decides
 	mu        sync.Mutex // of what follows
 	shared    []*post    // as Options.Anchors; nil: not open yet

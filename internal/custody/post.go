@@ -70,6 +70,9 @@ func (c *Custody) beside(ctx context.Context, list []*post, e errand, do func(co
 		}()
 	}
 	enough := time.NewTimer(patience)
+	if c.following != nil {
+		enough.Reset(commandPatience)
+	}
 	defer enough.Stop()
 	for len(waits) > 0 {
 		select {
@@ -132,9 +135,12 @@ func (c *Custody) open(ctx context.Context, location string) (anchor, error) {
 	return &bucketAnchor{Target: t}, nil
 }
 
+// Home is how a Trouble names the anchor in the home.
+const Home = "home"
+
 // localPost is the home's, which a new one has not yet.
 func localPost(home string) *post {
-	return newPost(newPatient(&fileAnchor{dir: filepath.Join(home, "anchors"), make: true}), "home")
+	return newPost(newPatient(&fileAnchor{dir: filepath.Join(home, "anchors"), make: true}), Home)
 }
 
 // where names an anchor. One that could not be opened has no name: what was given may hold a secret.

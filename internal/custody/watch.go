@@ -155,7 +155,10 @@ func (c *Custody) bringLines(ctx context.Context, st *chainState, held bool) err
 		anchors = append(anchors, c.sharedAnchors(ctx)...)
 	}
 	behind := c.beside(ctx, anchors, bringing, func(ctx context.Context, p *post) error {
-		err := c.bringAll(ctx, p, st)
+		ok, err := c.follows(ctx, p)
+		if ok {
+			err = c.bringAll(ctx, p, st)
+		}
 		c.note(ctx, p, Lines, err)
 		return err
 	})

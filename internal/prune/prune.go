@@ -45,7 +45,11 @@ type Options struct {
 	Confirm  func(Plan) bool // asked before anything is written; nil: yes
 	Progress func(what string, done, total int64)
 	LeaseFor time.Duration // 0: two minutes
-	Step     func(name string)
+
+	// Anchor is done once it is recorded that rows go, before one does: what is beyond the database is to know of it. An
+	// error ends the prune.
+	Anchor func(ctx context.Context) error
+	Step   func(name string)
 }
 
 // Plan is what a prune is about to do.
@@ -183,6 +187,11 @@ func (r *run) erase(ctx context.Context, p *store.Pruned) error {
 		return err
 	}
 	r.Step("compared")
+	if r.Anchor != nil {
+		if err := r.Anchor(ctx); err != nil {
+			return fmt.Errorf("sign a checkpoint before rows go: %w", err)
+		}
+	}
 	total := p.Through - p.Lowest + 1
 	return r.Store.DeletePruned(ctx, *p, func(deleted int64) error {
 		r.Step("deleted")

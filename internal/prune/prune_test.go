@@ -549,3 +549,26 @@ func TestFullPlaceLeavesTheLogAsItWas(t *testing.T) {
 		}
 	})
 }
+
+// TestAnchorsKnowBeforeRowsGo: it is recorded and no row is gone when the anchors are told, and without that none goes.
+func TestAnchorsKnowBeforeRowsGo(t *testing.T) {
+	storetest.EachURL(t, func(t *testing.T, url string) {
+		s := storetest.Open(t, url)
+		storetest.FillAudit(t, url, 5)
+		o := options(s, t.TempDir(), 3)
+		broken := errors.New("no checkpoint")
+		o.Anchor = func(ctx context.Context) error {
+			p, err := s.NewestPruned(ctx)
+			if err != nil || p.Through != 3 || p.Lowest != 1 {
+				t.Errorf("when the anchors are told: through %d from %d, %v; want 3 from 1", p.Through, p.Lowest, err)
+			}
+			return broken
+		}
+		if _, err := prune.Run(t.Context(), o); !errors.Is(err, broken) {
+			t.Errorf("a prune that no anchor knows: %v, want %v", err, broken)
+		}
+		if p, err := s.NewestPruned(t.Context()); err != nil || p.Lowest != 1 {
+			t.Errorf("then the lowest row is %d, %v; want 1", p.Lowest, err)
+		}
+	})
+}
