@@ -106,3 +106,35 @@ func TestForkLiesBehindTheBeginningOfTheHistory(t *testing.T) {
 		b.mustProve(t, "acknowledged", 0)
 	})
 }
+
+// TestForkThatWasTooHighIsCorrectedByABrainThatSawMore: no checkpoint tells of the entry that is gone, and another brain
+// remembers it.
+func TestForkThatWasTooHighIsCorrectedByABrainThatSawMore(t *testing.T) {
+	each(t, func(t *testing.T, l *lab) {
+		b := l.run(t, 4)
+		other, third := brain{Store: storetest.Open(t, l.url)}, brain{Store: storetest.Open(t, l.url)}
+		other.change(t, 1) // entry 6
+		third.change(t, 1)
+		l.cut(t, 5)
+		if err := b.PutHold(t.Context(), store.Doubt{Cause: "rolled_back", Reason: "a test", Fork: 5}); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := b.StartGeneration(t.Context(), store.NewGeneration{Cause: "acknowledged", Reason: "an old release", Fork: 6}); err != nil {
+			t.Fatal(err)
+		}
+		b.change(t, 2)
+		b.sign(t)
+		_ = other.try(t) // which notices
+		other.mustHold(t, "who saw the entry that the fork counts in", "does not hold entry 6")
+		done, err := b.Acknowledge(t.Context(), acknowledged)
+		if err != nil || done.Fork != 5 {
+			t.Fatalf("acknowledged: %+v, %v; want fork 5", done, err)
+		}
+		for name, one := range map[string]brain{"who acknowledged": b, "who noticed": other, "who saw entry 7": third} {
+			one.mustHold(t, name, "")
+		}
+		b.sign(t)
+		b.mustProve(t, "corrected", 0)
+		l.start(t).mustHold(t, "after a restart", "")
+	})
+}
