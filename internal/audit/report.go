@@ -57,6 +57,7 @@ type Report struct {
 	Notes           []string        `json:"notes"`
 	Checkpoints     []Compared      `json:"checkpoints"`
 	Behind          int64           `json:"rows_behind"`      // the newest checkpoint
+	Adopted         int64           `json:"-"`                // number of the newest proved entry that says that the key before it is lost
 	Since           int64           `json:"since_checkpoint"` // rows of the checkpoint that the walk began behind; 0: it began at the beginning
 }
 

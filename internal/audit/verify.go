@@ -242,6 +242,8 @@ func (v *Verifier) Take(r *Checked) {
 			v.pruned(r.body)
 		case PruneCompleted:
 			v.pruneCompleted(r.body)
+		case KeyAdopted:
+			v.report.Adopted = r.Seq
 		default:
 		}
 	}

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/z4j-go/z4j/internal/audit"
 	"github.com/z4j-go/z4j/internal/store"
@@ -33,6 +34,9 @@ type Record struct {
 	Held      bool       `json:"held" doc:"the history was in doubt when it was made: it may hold less than there was"`
 	Reason    string     `json:"reason" doc:"why it failed, or why what it holds is not right"`
 }
+
+// Unproved reports whether nothing could be said of r's audit log: a key was missing.
+func (r *Record) Unproved() bool { return strings.HasPrefix(r.Reason, unproved) }
 
 // good reports whether r is of a backup that was verified and holds everything.
 func (r *Record) good() bool { return r.OK && r.Verified && len(r.Without) == 0 }

@@ -61,6 +61,7 @@ type Result struct {
 	Encrypted bool       `json:"encrypted"`
 	Verified  bool       `json:"verified"`
 	Reason    string     `json:"reason,omitempty"` // why it is not, though it was read: the database itself is not right
+	Unproved  bool       `json:"unproved"`         // Reason is that its audit log cannot be proved with the keys at hand
 	Started   store.Time `json:"started_at"`
 	Finished  store.Time `json:"finished_at"`
 	Manifest  Manifest   `json:"manifest"`
@@ -74,6 +75,8 @@ const (
 	recordIn   = 15 * time.Second // the entry of a failure, when the failure may be the database's
 	readers    = 2                // tables read at a time: each needs about 40 MB
 	maxReasons = 1 << 10          // bytes of an error in the audit log
+
+	unproved = "not provable: " // begins the reason of a backup whose audit log cannot be proved
 )
 
 // Make makes a backup under the lease that allows one at a time, verifies it and records it. Whatever fails, fails all of
@@ -313,7 +316,8 @@ func (o *Options) verify(ctx context.Context, r *Result, identities []age.Identi
 }
 
 // findings tells what a verification found in the database itself: an archive of it is as good as it, and is kept, but a
-// restore refuses it unless that is accepted, so it does not count as verified.
+// restore refuses it unless that is accepted, so it does not count as verified. Nor does one of which nothing can be said,
+// because a key is missing.
 func (o *Options) findings(ctx context.Context, r *Result, report *Report) {
 	log := o.Log
 	for _, one := range report.Disagree {
@@ -329,6 +333,8 @@ func (o *Options) findings(ctx context.Context, r *Result, report *Report) {
 	}
 	if fault := report.Fault(); fault != "" {
 		r.Reason = "content: " + fault
+	} else if why := report.Unproved(); why != "" {
+		r.Reason, r.Unproved = unproved+why, true
 	}
 }
 

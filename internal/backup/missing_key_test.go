@@ -62,6 +62,16 @@ func (s *site) missing(t *testing.T, from int64) {
 	if err != nil || !made.Verified {
 		t.Fatalf("with both keys: got %+v, %v, want a backup that is verified", made, err)
 	}
+	lacking := o
+	lacking.Keys = []audit.Key{fresh}
+	doubtful, err := backup.Make(t.Context(), lacking)
+	if err != nil || doubtful.Verified || !doubtful.Unproved || !strings.Contains(doubtful.Reason, "was not given") {
+		t.Errorf("without the old key: got verified %t, %q, %v, want a backup that is not verified, and why", doubtful.Verified, doubtful.Reason, err)
+	}
+	last, err := backup.Last(t.Context(), next, audit.BackupCompleted)
+	if err != nil || last.ID != doubtful.ID || last.Verified || !last.Unproved() {
+		t.Errorf("recorded: got %+v, %v, want it not verified, and why", last, err)
+	}
 	for name, keys := range map[string][]audit.Key{"without the old key": {fresh}, "without the new key": {old}} {
 		a, err := backup.Open(t.Context(), s.place, made.Name, backup.ReadOptions{Keys: keys, Unsigned: true})
 		if err != nil {
@@ -95,6 +105,29 @@ func (s *site) missing(t *testing.T, from int64) {
 	if _, err := planned.Run(t.Context()); err != nil {
 		t.Errorf("restore without the old key: %v", err)
 	}
+}
+
+// TestALostKeyThatIsOnRecordSpoilsNoBackup: what it signed can never be proved again, and what came since can.
+func TestALostKeyThatIsOnRecordSpoilsNoBackup(t *testing.T) {
+	t.Parallel()
+	eachSite(t, func(t *testing.T, s *site) {
+		so := storetest.Options(s.url)
+		now := store.Secrets{Master: storetest.Secrets.Master, Audit: []byte("test-audit-secret-test-audit-secret-000002")}
+		so.Secrets = func(context.Context, bool) (store.Secrets, error) { return now, nil }
+		next, err := store.Open(t.Context(), so)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer next.Close()
+		if err := next.AdoptAuditKey(t.Context(), audit.Actor{Kind: audit.CLI, ID: "uid:0"}, "the disk burnt"); err != nil {
+			t.Fatal(err)
+		}
+		o := s.options(t)
+		o.Store, o.Keys = next, []audit.Key{mustKey(t, now.Audit)}
+		if made, err := backup.Make(t.Context(), o); err != nil || !made.Verified || made.Reason != "" {
+			t.Errorf("got verified %t, %q, %v, want it verified", made.Verified, made.Reason, err)
+		}
+	})
 }
 
 func mustKey(t *testing.T, secret []byte) audit.Key {

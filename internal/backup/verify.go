@@ -55,6 +55,23 @@ func (r *Report) Fault() string {
 	return strings.Join(faults, "; ")
 }
 
+// Unproved says why nothing can be said of the audit log, "" if it is proved or has a fault. What a key signed whose loss is on
+// record can never be proved again, and is no reason.
+func (r *Report) Unproved() string {
+	if r.Audit.Exit() != audit.ExitUnprovable {
+		return ""
+	}
+	for _, u := range r.Audit.Unprovable {
+		if u.To > r.Audit.Adopted {
+			return fmt.Sprintf("rows %d to %d of the audit log cannot be proved: %s", u.From, u.To, u.Why)
+		}
+	}
+	if len(r.Audit.Unprovable) > 0 && r.Audit.Checked == r.Audit.Exist {
+		return ""
+	}
+	return fmt.Sprintf("of %d rows of the audit log %d can be checked", r.Audit.Exist, r.Audit.Checked)
+}
+
 // ExitOf is the exit code of an error of Open, Read or Verify; 0 is none that tells of an archive.
 func ExitOf(err error) int {
 	switch {

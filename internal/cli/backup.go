@@ -53,7 +53,8 @@ func (backupCreateCmd) Help() string {
 which ones a restore needs. Nothing is left behind under the archive's name unless it is whole.
 
 Exit codes: 0 made, verified and recorded; 1 could not (nothing is left that looks like a backup), or made and not recorded, or
-made of a database that is not right, as the message says; 2 wrong arguments or settings; 5 another backup or prune is under way.`
+made of a database that is not right, as the message says; 2 wrong arguments or settings; 3 made and recorded, but its audit log
+cannot be proved with the secrets at hand, so that it does not count; 5 another backup or prune is under way.`
 }
 
 // Run makes a backup.
@@ -81,7 +82,14 @@ func (b *backupCreateCmd) Run(c *call) error {
 		if b.To == "-" {
 			out = c.stderr
 		}
-		if r.Reason != "" {
+		switch {
+		case r.Unproved:
+			why := fmt.Errorf("the backup is made, but does not count as verified: %s; give the secrets of all keys (Z4J_AUDIT_SECRETS_PREVIOUS) and make another", r.Reason)
+			if err == nil {
+				why = exit(exitUnprovable, why)
+			}
+			err = errors.Join(err, why)
+		case r.Reason != "":
 			err = errors.Join(err, fmt.Errorf("the backup holds what the database holds, and that is not right, so that a restore refuses it unless that is accepted: %s", r.Reason))
 		}
 		if b.JSON {

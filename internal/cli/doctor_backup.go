@@ -59,7 +59,8 @@ func adviseBackups(ctx context.Context, cfg *config.Config, s *store.Store, d *s
 		age := now.Sub(newest.Snapshot.Time)
 		l.add(age > cfg.Backup.RPO, levelRisk, "backup-too-old", fmt.Sprintf("the newest backup is %s old, and Z4J_RPO allows %s", longTime(age), longTime(cfg.Backup.RPO)),
 			"Run `z4j-brain backup`, and find out why the schedule does not: `z4j-brain health`, the log, and the entries backup.failed of the audit log.")
-		l.add(!newest.Verified, levelRisk, "backup-unverified", "the newest backup was not read back when it was made", "`z4j-brain backup verify`, and make backups without --no-verify.")
+		says, do := unverified(newest)
+		l.add(!newest.Verified, levelRisk, "backup-unverified", says, do)
 	}
 	l.add(unencrypted(cfg, newest), levelAdvice, "backup-unencrypted", "backups are not encrypted: whoever reads one has names, addresses and what tasks were called with",
 		"Set Z4J_BACKUP_RECIPIENTS to a public key that age-keygen makes, and keep its secret key apart.")
@@ -79,6 +80,17 @@ func adviseBackups(ctx context.Context, cfg *config.Config, s *store.Store, d *s
 			"Mend it: what happens meanwhile only the other anchors know. docs/operations/audit.md tells the faults.")
 	}
 	return l, outlook{loss(at, newest, d, now), took(drill)}, nil
+}
+
+// unverified says why a backup does not count as verified, and what to do.
+func unverified(r *backup.Record) (says, do string) {
+	switch {
+	case r.Unproved():
+		return "the newest backup was read, and its audit log could not be proved: " + r.Reason, "Give the secrets of all keys (Z4J_AUDIT_SECRETS_PREVIOUS) to the brain and to whatever makes backups, and make another one."
+	case r.Reason != "":
+		return "the newest backup was read, and what it holds is not right: " + r.Reason, "Run `z4j-brain audit verify`, mend the database or restore an older backup, and make another one."
+	}
+	return "the newest backup was not read back when it was made", "`z4j-brain backup verify`, and make backups without --no-verify."
 }
 
 // found turns ErrNotFound into nil.

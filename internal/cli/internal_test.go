@@ -9,6 +9,20 @@ import (
 	"github.com/z4j-go/z4j/internal/store"
 )
 
+// TestWhyABackupIsNotVerified: doctor tells one that was not read from one that holds what is wrong or cannot be proved.
+func TestWhyABackupIsNotVerified(t *testing.T) {
+	t.Parallel()
+	for reason, want := range map[string][2]string{
+		"": {"was not read back", "--no-verify"},
+		"content: its audit log is not proved: row 2 is edited":       {"what it holds is not right: content: its audit log", "audit verify"},
+		"not provable: rows 1 to 4 of the audit log: key x is wanted": {"could not be proved: not provable: rows 1 to 4", "Z4J_AUDIT_SECRETS_PREVIOUS"},
+	} {
+		if says, do := unverified(&backup.Record{Reason: reason}); !strings.Contains(says, want[0]) || !strings.Contains(do, want[1]) {
+			t.Errorf("reason %q: got %q, %q, want %q", reason, says, do, want)
+		}
+	}
+}
+
 // TestWhatALossWouldCost: doctor's line about it, for each set-up.
 func TestWhatALossWouldCost(t *testing.T) {
 	t.Parallel()
