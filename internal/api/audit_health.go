@@ -83,6 +83,9 @@ func (h *AuditHealth) Err() error {
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	if held := (*store.HeldError)(nil); errors.As(h.err, &held) {
+		return nil // it ended since the try: the store knows of none
+	}
 	return h.err
 }
 

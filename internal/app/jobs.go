@@ -32,6 +32,7 @@ func (b *Brain) jobs() []jobs.Job {
 		{Name: "alive", Every: store.BrainTerm / 3, Local: true, Run: func(ctx context.Context) error { return b.Store.KeepAlive(ctx, b.holder) }},
 		{Name: "checkpoint", Every: b.Config.Audit.CheckpointInterval, Wake: b.custody.Grave(), Run: b.custody.Checkpoint},
 		{Name: "custody", Every: time.Second, Local: true, Wake: b.Store.AuditNews(), Run: b.custody.Watch},
+		{Name: "hold", Every: time.Second, Local: true, Run: b.Store.SeeHold},
 		// Nothing to do: while changes are refused it fails, which health, the log and z4j_background_task_error_active say.
 		{Name: "audit", Every: 15 * time.Second, Local: true, Run: b.audit.Try},
 		{Name: "backup", Every: backupLook, Run: b.backups.Tick},

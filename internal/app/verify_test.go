@@ -132,6 +132,32 @@ func TestLessonL8AStartLooksAtEveryRow(t *testing.T) {
 	})
 }
 
+// TestAHoldIsSeenByEveryBrainAtOnce: health follows a hold that another process begins and ends, though no change is made.
+func TestAHoldIsSeenByEveryBrainAtOnce(t *testing.T) {
+	storetest.EachURL(t, func(t *testing.T, url string) {
+		b := apptest.Start(t, apptest.Options{Database: url})
+		other := storetest.Open(t, url)
+		within := func(what, want string, change func() error) {
+			t.Helper()
+			began := time.Now()
+			if err := change(); err != nil {
+				t.Fatal(err)
+			}
+			apptest.Until(t, what, func() bool { return healthOf(b).Audit == want })
+			if took := time.Since(began); took > 8*time.Second {
+				t.Errorf("%s: told after %v, want it at once", what, took)
+			}
+		}
+		within("the hold", "history_in_doubt", func() error {
+			return other.PutHold(t.Context(), store.Doubt{Cause: "restored", Reason: "a test", Fork: 1})
+		})
+		within("its end", "ok", func() error {
+			_, err := other.StartGeneration(t.Context(), store.NewGeneration{Cause: "acknowledged", Reason: "a test", Fork: 1})
+			return err
+		})
+	})
+}
+
 // turns lists the entries about verifications, the oldest first: outcome, previous result, result, first bad row.
 func turns(t *testing.T, b *apptest.Brain) (out []string) {
 	t.Helper()

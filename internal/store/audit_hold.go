@@ -111,6 +111,21 @@ func (s *Store) readHold(ctx context.Context, q querier) error {
 	return nil
 }
 
+// SeeHold notices a hold that another process began or ended.
+func (s *Store) SeeHold(ctx context.Context) error {
+	var stands bool
+	if err := s.read.QueryRowContext(ctx, `SELECT EXISTS (SELECT 1 FROM audit_hold)`).Scan(&stands); err != nil {
+		return wrap("look for a hold", err)
+	}
+	s.chain.mu.Lock()
+	known := s.chain.held != nil
+	s.chain.mu.Unlock()
+	if stands == known {
+		return nil
+	}
+	return s.readHold(ctx, s.read)
+}
+
 // heldBy returns why entries can't be appended behind h, nil if they can. What this process knows of a hold follows what
 // the database says; that it ended only the chain can say.
 func (s *Store) heldBy(ctx context.Context, tx *Tx, h head, a *appending) error {
