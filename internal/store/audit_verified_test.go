@@ -1,6 +1,7 @@
 package store_test
 
 import (
+	"errors"
 	"testing"
 	"time"
 
@@ -249,5 +250,30 @@ func TestAuditStateEndsWithItsHistory(t *testing.T) {
 		if due, full := new(store.AuditState).Due(time.Now(), time.Hour, 3, false); !due || !full {
 			t.Errorf("due %t, full %t; want both", due, full)
 		}
+	})
+}
+
+// TestSeeHold: a process that makes no change sees that another one began a hold, and that it ended.
+func TestSeeHold(t *testing.T) {
+	storetest.EachURL(t, func(t *testing.T, url string) {
+		s, other := storetest.Open(t, url), storetest.Open(t, url)
+		see := func(what string, want bool) {
+			t.Helper()
+			if err := s.SeeHold(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			if got := errors.Is(s.AuditErr(), store.ErrHistoryInDoubt); got != want {
+				t.Errorf("%s: held %t, want %t", what, got, want)
+			}
+		}
+		see("at first", false)
+		if err := other.PutHold(t.Context(), store.Doubt{Cause: "restored", Reason: "a test", Fork: 1}); err != nil {
+			t.Fatal(err)
+		}
+		see("begun", true)
+		if _, err := other.StartGeneration(t.Context(), store.NewGeneration{Cause: "acknowledged", Reason: "a test", Fork: 1}); err != nil {
+			t.Fatal(err)
+		}
+		see("ended", false)
 	})
 }
