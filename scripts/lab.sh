@@ -184,3 +184,19 @@ fresh() {
 		echo "$Z4J_DATABASE_URL" | sed "s|/postgres?|/$1?|"
 	fi
 }
+
+# agents: their names.
+agents() { get /projects/default/agents | json 'sorted(a["name"] for a in d)'; }
+
+# start_shop: a brain with a worker and 20 tasks, all of which it knows.
+start_shop() {
+	start_brain
+	set_up
+	mint shop
+	start_worker
+	send '[{"task":"add","args":[1,2],"n":15},{"task":"fail","args":["no such customer"],"n":5}]'
+	until_ok 90 "the brain knows all 20" knows "'failure': 5, 'success': 15"
+}
+
+# server COMMAND…: one of Postgres' programs, as an account that Postgres accepts.
+server() { (cd / && PATH="$LAB_PG_BIN:$PATH" $LAB_PG_AS "$@"); }

@@ -23,8 +23,6 @@ fi
 . scripts/lab.sh
 recipes=$top/docs/operations/recipes
 
-# server COMMAND…: one of Postgres' programs, as an account that Postgres accepts.
-server() { (cd / && PATH="$LAB_PG_BIN:$PATH" $LAB_PG_AS "$@"); }
 if [ "$database" = postgres ]; then
 	PATH=$LAB_PG_BIN:$PATH
 	PGHOST=127.0.0.1 PGUSER=postgres PGDATABASE=postgres
@@ -33,15 +31,9 @@ if [ "$database" = postgres ]; then
 	server mkdir -p "$LAB_PG_HOME/wal"
 fi
 
-agents() { get /projects/default/agents | json 'sorted(a["name"] for a in d)'; }
 
 say "a brain on $database with a worker and 20 tasks"
-start_brain
-set_up
-mint shop
-start_worker
-send '[{"task":"add","args":[1,2],"n":15},{"task":"fail","args":["no such customer"],"n":5}]'
-until_ok 90 "the brain knows all 20" knows "'failure': 5, 'success': 15"
+start_shop
 states
 "$brain" audit verify
 

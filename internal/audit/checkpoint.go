@@ -39,6 +39,15 @@ func (c *Checkpoint) text() string {
 		"time " + formatTime(c.Time) + "\ntimeline " + strconv.FormatInt(c.Timeline, 10) + "\nrow_hmac " + c.RowHMAC + "\nkid " + c.KID + "\n"
 }
 
+// PublicKeys are the public keys of keys, with which their notes are opened.
+func PublicKeys(keys []Key) []string {
+	out := make([]string, len(keys))
+	for i, k := range keys {
+		out[i] = k.PublicKey()
+	}
+	return out
+}
+
 // SignCheckpoint returns the note of c, signed with k.
 func (k Key) SignCheckpoint(c Checkpoint) (string, error) {
 	c.KID = k.kid

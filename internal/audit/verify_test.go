@@ -443,7 +443,6 @@ func TestErasureBehindAPruneIsExact(t *testing.T) {
 		{"after the end of another prune: it says more", 1, 9, []int64{3, 5}, 0, 1},
 	} {
 		c := sample(t)
-		through := c.rows[1]
 		if tt.ended > 0 {
 			c.add(t, audit.Facts{Action: audit.PruneCompleted, Actor: audit.Actor{Kind: audit.CLI}, Details: map[string]any{"through": tt.ended, "rows": tt.ended, "archive": "there"}})
 		}
@@ -454,17 +453,23 @@ func TestErasureBehindAPruneIsExact(t *testing.T) {
 		for _, seq := range tt.seqs {
 			parts[seq][0] = audit.Personal{Seq: seq, Role: audit.RoleActor, ErasedBy: c.head().Seq}
 		}
-		key := newKey(t, secretA)
-		v := audit.NewVerifier([]audit.Key{key})
-		v.Begin(audit.Boundary{Through: 2, RowHMAC: through.RowHMAC, Kids: []audit.KeyTime{{KID: key.KID(), Introduced: 1}}})
-		for i := range rows[2:] {
-			r := &rows[2+i]
-			v.Row(r, parts[r.Seq])
-		}
-		if r := v.Finish(int64(len(rows)) - 2); r.Exit() != tt.exit || len(r.Notes) != tt.notes {
+		if r := behindTwo(t, rows, parts); r.Exit() != tt.exit || len(r.Notes) != tt.notes {
 			t.Errorf("%s: exit %d, notes %q, %+v; want %d and %d notes", tt.name, r.Exit(), r.Notes, r.First, tt.exit, tt.notes)
 		}
 	}
+}
+
+// behindTwo verifies rows of which the first two were pruned.
+func behindTwo(t *testing.T, rows []audit.Row, parts map[int64][]audit.Personal) audit.Report {
+	t.Helper()
+	key := newKey(t, secretA)
+	v := audit.NewVerifier([]audit.Key{key})
+	v.Begin(audit.Boundary{Through: 2, RowHMAC: rows[1].RowHMAC, Kids: []audit.KeyTime{{KID: key.KID(), Introduced: 1}}})
+	for i := range rows[2:] {
+		r := &rows[2+i]
+		v.Row(r, parts[r.Seq])
+	}
+	return v.Finish(int64(len(rows)) - 2)
 }
 
 // TestPruneProvesOlderErasures: what an audit.pruned says of erasures before it binds what they left behind its boundary.
@@ -503,14 +508,7 @@ func TestPruneProvesOlderErasures(t *testing.T) {
 		for _, seq := range tt.seqs {
 			parts[seq][0] = audit.Personal{Seq: seq, Role: audit.RoleActor, ErasedBy: entry}
 		}
-		key := newKey(t, secretA)
-		v := audit.NewVerifier([]audit.Key{key})
-		v.Begin(audit.Boundary{Through: 2, RowHMAC: through.RowHMAC, Kids: []audit.KeyTime{{KID: key.KID(), Introduced: 1}}})
-		for i := range rows[2:] {
-			r := &rows[2+i]
-			v.Row(r, parts[r.Seq])
-		}
-		if r := v.Finish(int64(len(rows)) - 2); r.Exit() != tt.exit || len(r.Notes) != tt.notes {
+		if r := behindTwo(t, rows, parts); r.Exit() != tt.exit || len(r.Notes) != tt.notes {
 			t.Errorf("%s: exit %d, notes %q, %+v; want %d and %d notes", tt.name, r.Exit(), r.Notes, r.First, tt.exit, tt.notes)
 		}
 	}

@@ -68,11 +68,7 @@ func openCheckpoint(text string, keys []audit.Key) (c audit.Checkpoint, known bo
 	if text == "" {
 		return c, false, nil
 	}
-	public := make([]string, len(keys))
-	for i, k := range keys {
-		public[i] = k.PublicKey()
-	}
-	c, err = audit.OpenCheckpoint(text, public...)
+	c, err = audit.OpenCheckpoint(text, audit.PublicKeys(keys)...)
 	if err == nil {
 		return c, true, nil
 	}

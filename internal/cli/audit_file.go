@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"text/tabwriter"
 
 	"github.com/z4j-go/z4j/internal/app"
 	"github.com/z4j-go/z4j/internal/audit"
@@ -105,8 +104,7 @@ func (f *fileFindings) add(join store.FileJoin) {
 }
 
 func (f *fileFindings) show(c *call) error {
-	w := tabwriter.NewWriter(c.stdout, 0, 0, 2, ' ', 0)
-	line := func(name, format string, args ...any) { fmt.Fprintf(w, "%s\t%s\n", name, fmt.Sprintf(format, args...)) }
+	w, line := pairs(c.stdout)
 	r := &f.File
 	line("file", "%s, %s", r.Format, r.Summary)
 	line("rows checked", "%d", r.Checked)

@@ -124,10 +124,7 @@ type verifiedLog struct {
 
 // brought reads the checkpoints that were given as files. Whoever gives one says that it was kept elsewhere.
 func (v *auditVerifyCmd) brought(s *store.Store) ([]audit.Witness, error) {
-	var public []string
-	for _, k := range s.AuditKeys() {
-		public = append(public, k.PublicKey())
-	}
+	public := audit.PublicKeys(s.AuditKeys())
 	var list []audit.Witness
 	for _, name := range v.Checkpoint {
 		text, err := os.ReadFile(name) //nolint:gosec // the operator names it.
@@ -167,8 +164,7 @@ const shownRanges = 20
 
 func (v *verifiedLog) show(out io.Writer) error {
 	r := &v.Report
-	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-	line := func(name, format string, args ...any) { fmt.Fprintf(w, "%s\t%s\n", name, fmt.Sprintf(format, args...)) }
+	w, line := pairs(out)
 	line("rows that exist", "%d", r.Exist)
 	line("rows checked", "%d", r.Checked)
 	if r.Checked > 0 {
@@ -214,6 +210,12 @@ func (v *verifiedLog) showAnchors(line func(name, format string, args ...any)) {
 	case v.Local.OnVolume:
 		line("local anchor", "%s lies on the volume of the database: a snapshot that is put back sets back both", v.Local.Path)
 	}
+}
+
+// pairs writes lines of a name and what belongs to it, below each other, once w is flushed.
+func pairs(out io.Writer) (w *tabwriter.Writer, line func(name, format string, args ...any)) {
+	w = tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	return w, func(name, format string, args ...any) { fmt.Fprintf(w, "%s\t%s\n", name, fmt.Sprintf(format, args...)) }
 }
 
 // showTroubles says what is wrong with anchors and holds nothing.

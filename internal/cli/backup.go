@@ -156,8 +156,7 @@ func (b *backupCreateCmd) place(ctx context.Context, cfg *config.Config) (target
 
 // showBackup tells of a backup, and what a restore needs beside it.
 func showBackup(out io.Writer, r *backup.Result) error {
-	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-	line := func(name, format string, args ...any) { fmt.Fprintf(w, "%s\t%s\n", name, fmt.Sprintf(format, args...)) }
+	w, line := pairs(out)
 	line("backup", "%s", r.ID)
 	if r.Name != "" {
 		line("file", "%s", strings.TrimSuffix(r.Target, "/")+"/"+r.Name)

@@ -8,7 +8,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"text/tabwriter"
 	"time"
 
 	"github.com/z4j-go/z4j/internal/app"
@@ -150,8 +149,7 @@ func (v *verified) compare(ctx context.Context, s *store.Store) error {
 }
 
 func (v *verified) show(out io.Writer, name string) error {
-	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-	line := func(name, format string, args ...any) { fmt.Fprintf(w, "%s\t%s\n", name, fmt.Sprintf(format, args...)) }
+	w, line := pairs(out)
 	line("file", "%s", strings.TrimSuffix(v.Target, "/")+"/"+name)
 	if r := v.Report; r != nil {
 		m := &r.Manifest

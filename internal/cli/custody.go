@@ -8,7 +8,6 @@ import (
 	"log/slog"
 	"os"
 	"strings"
-	"text/tabwriter"
 	"time"
 
 	"github.com/z4j-go/z4j/internal/app"
@@ -59,8 +58,7 @@ func (a *auditAcknowledgeCmd) Run(c *call) error {
 }
 
 func showAcknowledged(out io.Writer, k *custody.Custody, done *custody.Acknowledged) error {
-	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-	line := func(name, format string, args ...any) { fmt.Fprintf(w, "%s\t%s\n", name, fmt.Sprintf(format, args...)) }
+	w, line := pairs(out)
 	line("acknowledged", "changes are made again, in generation %s, which follows entry %d of generation %s", done.Generation, done.Fork, done.Previous)
 	if !done.Defused {
 		line("void", "nothing: sessions, set-up tokens, agents and API keys are as that state has them")

@@ -9,7 +9,6 @@ import (
 	"log/slog"
 	"os"
 	"strings"
-	"text/tabwriter"
 	"time"
 
 	"golang.org/x/term"
@@ -163,8 +162,7 @@ func (r *restoreFromCmd) show(c *call, cfg *config.Config, planned *backup.Resto
 	if r.JSON {
 		return printJSON(c.stdout, p)
 	}
-	w := tabwriter.NewWriter(c.stdout, 0, 0, 2, ' ', 0)
-	line := func(name, format string, args ...any) { fmt.Fprintf(w, "%s\t%s\n", name, fmt.Sprintf(format, args...)) }
+	w, line := pairs(c.stdout)
 	m := &p.Archive.Manifest
 	line("backup", "%s of %s, %s, %d rows, audit log to entry %d", m.ID, m.SnapshotAt, m.Backend, p.Archive.Rows, m.Audit.Size)
 	line("into", "%s", p.Target)
@@ -242,8 +240,7 @@ func showAdmitted(line func(name, format string, args ...any), a *store.Admitted
 }
 
 func showRestored(out io.Writer, done *backup.Restored, prune int64) error {
-	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-	line := func(name, format string, args ...any) { fmt.Fprintf(w, "%s\t%s\n", name, fmt.Sprintf(format, args...)) }
+	w, line := pairs(out)
 	line("restored", "%d rows in %s", done.Rows, time.Duration(done.Seconds*float64(time.Second)).Round(time.Millisecond))
 	line("generation", "%s", done.Generation)
 	line("done again", "%d revocations, %d erasures", done.Revoked, done.Erased)

@@ -84,15 +84,10 @@ func (c *Custody) Grave() <-chan struct{} { return c.grave }
 
 // publicKeys are those whose notes are our own.
 func (c *Custody) publicKeys() []string {
-	var out []string
-	keys := c.o.Keys
 	if c.o.Store != nil {
-		keys = c.o.Store.AuditKeys()
+		return audit.PublicKeys(c.o.Store.AuditKeys())
 	}
-	for _, k := range keys {
-		out = append(out, k.PublicKey())
-	}
-	return out
+	return audit.PublicKeys(c.o.Keys)
 }
 
 // signer is the key that signs, or none.

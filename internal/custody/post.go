@@ -47,8 +47,8 @@ const (
 	longReach = 5 * time.Minute
 )
 
-// beside does an errand at all of list at once and returns those at which it was done, and those at which it was not done
-// well. An anchor that does not answer soon is left behind, with its errand, and is a Trouble; it holds up nobody.
+// beside does an errand at all of list at once and reports whether it failed at one. An anchor that does not answer soon is
+// left behind, with its errand, and is a Trouble; it holds up nobody.
 func (c *Custody) beside(ctx context.Context, list []*post, e errand, do func(context.Context, *post) error) (failed bool) {
 	type answer struct {
 		from *post

@@ -103,7 +103,7 @@ func (c *chain) stop(err error) error {
 
 // install writes the first row. A log that is empty although it was begun says so in it, and is in doubt.
 func (s *Store) install(ctx context.Context, key audit.Key) error {
-	begun, err := s.begunBefore(ctx)
+	begun, err := s.presentGeneration(ctx, s.read)
 	if err != nil {
 		return err
 	}
@@ -132,7 +132,7 @@ func (s *Store) beginIfWiped(ctx context.Context, a *appending) error {
 	if err != nil || newest.Seq != 0 {
 		return err
 	}
-	begun, err := s.begunBefore(ctx)
+	begun, err := s.presentGeneration(ctx, s.read)
 	if err != nil {
 		return err
 	}
@@ -183,12 +183,6 @@ func (tx *Tx) installed(ctx context.Context, key audit.Key, generation, instance
 	}
 	_, err := tx.ExecContext(ctx, `INSERT INTO meta (key, value, updated_at) VALUES ($1, $2, $3) ON CONFLICT (key) DO NOTHING`, instanceKey, instance, tx.now)
 	return wrap("note instance", err)
-}
-
-// begunBefore returns the newest generation that the database knows, "" for none.
-func (s *Store) begunBefore(ctx context.Context) (generation string, err error) {
-	err = s.read.QueryRowContext(ctx, `SELECT generation FROM audit_generations ORDER BY started DESC, generation LIMIT 1`).Scan(&generation)
-	return noneIsZero(generation, wrap("read generation", err))
 }
 
 const instanceKey = "instance"

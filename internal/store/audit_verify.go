@@ -470,10 +470,9 @@ const sinceCandidates = 16
 // newestOwn returns the newest checkpoint that one of keys signed and that agrees with the log, with the peaks of its
 // tree where the database keeps them; the zero Checkpoint if there is none.
 func (s *Store) newestOwn(ctx context.Context, keys []audit.Key, witnesses []audit.Witness) (own audit.Checkpoint, peaks []byte, err error) {
-	var public []string
+	public := audit.PublicKeys(keys)
 	kids := map[string]bool{}
 	for _, k := range keys {
-		public = append(public, k.PublicKey())
 		kids[k.KID()] = true
 	}
 	rows, err := s.read.QueryContext(ctx, `SELECT note FROM audit_checkpoints ORDER BY size DESC, generation LIMIT $1`, sinceCandidates)
